@@ -1,0 +1,40 @@
+/**
+ * One leaf's durable record: registry row, twin cache and subscriptions together, because one commit writes them together.
+ * Invariant: `desired` and `reported` are in the leaf's words and carry no `$version`; `accepted` is in module words.
+ */
+import type { ComponentName, JsonObject, LeafId, Subscription } from "./message.ts";
+import type { PropertyTracks } from "./property-ack.ts";
+
+/** Which components of the module's twin a leaf owns. */
+export interface LeafNaming {
+  /** The component that stands for the leaf's default component (`<leaf>`). */
+  readonly component: ComponentName;
+  /** The leaf's own component name -> the module's component name (`<leaf>__<component>`). Never forgotten by a later patch. */
+  readonly components: Readonly<Record<string, ComponentName>>;
+}
+
+export interface LeafRecord extends LeafNaming {
+  readonly leafId: LeafId;
+  readonly modelId: string | undefined;
+  readonly dialect: string;
+  readonly firstSeenMs: number;
+  readonly lastSeenMs: number;
+  /** Of a session with clean session 0; empty after clean session 1. */
+  readonly subscriptions: readonly Subscription[];
+  readonly desired: JsonObject;
+  /** The module twin's version at the last change that touched this leaf; 0 while the gateway never synchronised. */
+  readonly desiredVersion: number;
+  readonly reported: JsonObject;
+  /** Counts this leaf's own accepted changes, from 1. */
+  readonly reportedVersion: number;
+  /** The leaf's components of the module's reported section as far as edgeHub has taken them (its 2xx, or a read). */
+  readonly accepted: JsonObject;
+  /** The newest `reportedVersion` whose whole state a twin read from the cloud has shown; 0 for none. */
+  readonly confirmedVersion: number;
+  /** Writable properties and how far their acknowledgement has come, by path (`name` or `component/name`). */
+  readonly tracks: PropertyTracks;
+  /** Paths of the module's reported section that the hub refuses for good -> why. Never sent until the value changes. */
+  readonly quarantined: Readonly<Record<string, string>>;
+  /** Removed by command: listed for the back end, nothing is delivered before somebody confirms. */
+  readonly removed: boolean;
+}
