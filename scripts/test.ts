@@ -1,0 +1,86 @@
+/**
+ * `npm test`: every check and every tier of tests, one after the other, with one line of totals at the end.
+ * Nothing is left out in silence: what is skipped stands in a line of its own with the reason.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+interface Totals {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const isCi = (process.env["CI"] ?? "") !== "";
+const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
+const skippedSuites: string[] = [];
+
+const major = Number(process.versions.node.split(".")[0]);
+if (major < 22) {
+  console.error(`Node ${process.versions.node} runs this, 22 or newer is needed: install with "npm ci" (with install scripts), which brings it.`);
+  process.exit(1);
+}
+
+function say(text: string): void {
+  console.log(`\n== ${text}`);
+}
+
+/** A check that has no tests of its own counts as one. */
+function check(name: string, command: string, args: readonly string[]): void {
+  say(name);
+  const { status } = spawnSync(command, args, { stdio: "inherit" });
+  if (status === 0) totals.passed += 1;
+  else totals.failed += 1;
+  if (status !== 0) console.log(`${name}: FAILED`);
+}
+
+interface VitestReport {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numFailedTestSuites: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly success: boolean;
+}
+
+function tests(name: string, project: string, environment: Readonly<Record<string, string>> = {}): void {
+  say(name);
+  const folder = mkdtempSync(join(tmpdir(), "pnp-gateway-test-"));
+  const file = join(folder, "report.json");
+  const started = Date.now();
+  const args = ["run", "--project", project, "--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
+  const { status } = spawnSync("vitest", args, { stdio: "inherit", env: { ...process.env, ...environment } });
+  try {
+    const report = JSON.parse(readFileSync(file, "utf8")) as VitestReport;
+    totals.passed += report.numPassedTests;
+    // A file that cannot even be loaded, or an unhandled rejection, is a failure too.
+    totals.failed += Math.max(report.numFailedTests, status === 0 ? 0 : 1);
+    totals.skipped += report.numPendingTests + report.numTodoTests;
+  } catch {
+    totals.failed += 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
+}
+
+check("format", "biome", ["check", "."]);
+check("lint", "oxlint", []);
+check("types", "tsc", ["-p", "."]);
+check("unused code", "knip", []);
+check("build", "tsc", ["-p", "tsconfig.build.json"]);
+tests("unit", "unit");
+tests("contract", "contract");
+tests("integration", "integration");
+tests("crash", "crash");
+
+for (const suite of skippedSuites) console.log(`SKIPPED: ${suite}`);
+console.log("");
+console.log(`${totals.passed} passed, ${totals.failed} failed${totals.skipped > 0 ? `, ${totals.skipped} skipped` : ""}`);
+if (isCi && skippedSuites.length > 0) {
+  console.error("In CI nothing may be skipped.");
+  process.exit(1);
+}
+process.exit(totals.failed === 0 ? 0 : 1);

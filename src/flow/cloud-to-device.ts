@@ -1,0 +1,119 @@
+/**
+ * Cloud-to-device messages: kept on disk for a sleeping leaf and delivered one at a time, like IoT Hub's own queue (50 messages,
+ * a time to live, removed at the leaf's PUBACK). Invariant: a message that was called queued is on disk.
+ */
+import type { LeafId, Telemetry } from "../core/message.ts";
+import type { Downlink } from "./downlink.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Clock, CloudToDeviceEntry, Log, Metrics, Store, Write } from "./ports.ts";
+
+/** [D-c2d, D-quota]: per device. */
+const MAX_QUEUED = 50;
+export const DEFAULT_TTL_SECS = 3_600;
+export const MAX_TTL_SECS = 48 * 3_600;
+export const MAX_MESSAGE_BYTES = 64 * 1024;
+
+export interface CloudToDeviceOptions {
+  readonly store: Store;
+  readonly leaves: Leaves;
+  readonly downlink: Downlink;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+export type Queued =
+  | { readonly kind: "queued" }
+  | { readonly kind: "refused"; readonly status: number; readonly reason: string };
+
+export class CloudToDevice {
+  readonly #options: CloudToDeviceOptions;
+  readonly #queues = new Map<LeafId, CloudToDeviceEntry[]>();
+  /** Leaves with a message outstanding. */
+  readonly #pumping = new Set<LeafId>();
+  #lastSeq = 0;
+
+  constructor(options: CloudToDeviceOptions) {
+    this.#options = options;
+  }
+
+  async load(): Promise<void> {
+    for await (const entry of this.#options.store.cloudToDevice()) {
+      this.#lastSeq = Math.max(this.#lastSeq, entry.seq);
+      this.#queue(entry.leafId).push(entry);
+    }
+  }
+
+  queued(leafId: LeafId): number {
+    return this.#queues.get(leafId)?.length ?? 0;
+  }
+
+  /** Resolves when the message is on disk, or says why it is not. */
+  async send(leaf: Leaf, message: Telemetry, ttlSecs: number): Promise<Queued> {
+    const { clock, metrics, store } = this.#options;
+    if (message.payload.length > MAX_MESSAGE_BYTES)
+      return { kind: "refused", status: 413, reason: "larger than 64 KB" };
+    if (this.queued(leaf.id) >= MAX_QUEUED)
+      return { kind: "refused", status: 429, reason: `${MAX_QUEUED} messages wait for this leaf already` };
+    const entry = { leafId: leaf.id, seq: ++this.#lastSeq, message, expiresMs: clock.steady() + ttlSecs * 1000 };
+    // It has its place before the write, so that 60 messages at once are not all let in.
+    const queue = this.#queue(leaf.id);
+    queue.push(entry);
+    try {
+      await store.commit([{ kind: "cloud-to-device", entry }]);
+    } catch {
+      queue.splice(queue.indexOf(entry), 1);
+      return { kind: "refused", status: 500, reason: "the gateway could not store the message" };
+    }
+    metrics.count("cloud_to_device_total", { result: "queued" });
+    this.ready(leaf);
+    return { kind: "queued" };
+  }
+
+  /** The leaf may listen now: deliver what waits. */
+  ready(leaf: Leaf): void {
+    if (this.#pumping.has(leaf.id) || !this.#options.leaves.isReady(leaf, "cloud-to-device")) return;
+    this.#pumping.add(leaf.id);
+    this.#pump(leaf)
+      .catch((error: unknown) =>
+        this.#options.log.error({ leafId: leaf.id, error: String(error) }, "cloud-to-device delivery failed"),
+      )
+      .finally(() => this.#pumping.delete(leaf.id));
+  }
+
+  /** The leaf is removed: the writes that take its messages away, for the commit that does it. */
+  forget(leafId: LeafId): readonly Write[] {
+    const queue = this.#queues.get(leafId) ?? [];
+    this.#queues.delete(leafId);
+    return queue.map(({ seq }) => ({ kind: "cloud-to-device-done", leafId, seq }));
+  }
+
+  async #pump(leaf: Leaf): Promise<void> {
+    const { clock, downlink, leaves, log, metrics } = this.#options;
+    for (let entry = this.#queue(leaf.id)[0]; entry !== undefined; entry = this.#queue(leaf.id)[0]) {
+      if (entry.expiresMs <= clock.steady()) {
+        metrics.count("cloud_to_device_total", { result: "expired" });
+        log.warn({ leafId: leaf.id }, "a cloud-to-device message outlived its time to live");
+        await this.#done(entry);
+        continue;
+      }
+      if (!leaves.isReady(leaf, "cloud-to-device")) return;
+      if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") return;
+      metrics.count("cloud_to_device_total", { result: "delivered" });
+      await this.#done(entry);
+    }
+  }
+
+  async #done(entry: CloudToDeviceEntry): Promise<void> {
+    const queue = this.#queue(entry.leafId);
+    const at = queue.indexOf(entry);
+    if (at >= 0) queue.splice(at, 1);
+    await this.#options.store.commit([{ kind: "cloud-to-device-done", leafId: entry.leafId, seq: entry.seq }]);
+  }
+
+  #queue(leafId: LeafId): CloudToDeviceEntry[] {
+    const queue = this.#queues.get(leafId) ?? [];
+    this.#queues.set(leafId, queue);
+    return queue;
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * From the twin caches to the leaves: desired changes, twin answers, and what a leaf missed while it was away.
+ * Invariant: what a leaf hears was committed before, and in the order of the commits.
+ */
+
+import type { LeafRecord } from "../core/leaf.ts";
+import { isEmpty, mergePatches } from "../core/merge-patch.ts";
+import type { JsonObject, LeafNotice } from "../core/message.ts";
+import { trackDelivered } from "../core/property-ack.ts";
+import type { Dialect } from "../translate/dialect.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Clock, Downstream, Log, Metrics } from "./ports.ts";
+
+export interface DesiredNotice {
+  readonly patch: JsonObject;
+  readonly version: number;
+}
+
+export interface DownlinkOptions {
+  readonly downstream: Downstream;
+  readonly leaves: Leaves;
+  readonly dialectOf: (record: LeafRecord) => Dialect;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+export class Downlink {
+  readonly #options: DownlinkOptions;
+
+  constructor(options: DownlinkOptions) {
+    this.#options = options;
+  }
+
+  /** Hands a notice to the leaf's connection; notices of one leaf keep the order of the calls. */
+  tell(leaf: Leaf, notice: LeafNotice): Promise<"delivered" | "offline"> {
+    const { dialectOf, downstream } = this.#options;
+    return downstream.deliver(leaf.id, [dialectOf(leaf.record).format(leaf.id, notice)]);
+  }
+
+  /** As {@link tell}, when nobody waits for the result: an answer to a leaf that has gone is of no use to anybody. */
+  answer(leaf: Leaf, notice: LeafNotice): void {
+    this.tell(leaf, notice).catch((error: unknown) =>
+      this.#options.log.error({ leafId: leaf.id, error: String(error) }, "an answer could not be delivered"),
+    );
+  }
+
+  /** The record with a notice noted as not seen yet; goes into the same commit as the change itself. */
+  static withMissed(record: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
+    if (notice === undefined) return record;
+    return {
+      ...record,
+      missed: record.missed === undefined ? notice.patch : mergePatches(record.missed, notice.patch),
+    };
+  }
+
+  /** Sends a committed desired change if the leaf listens; it stays noted as missed until the leaf shows that it is alive. */
+  notify(leaf: Leaf, notice: DesiredNotice): void {
+    const { leaves, clock, log, metrics } = this.#options;
+    if (!leaves.isReady(leaf, "desired")) return;
+    this.tell(leaf, { kind: "desired", ...notice }).then(
+      (result) => {
+        if (result === "offline") return;
+        metrics.count("desired_notices_total");
+        leaf.record = { ...leaf.record, tracks: trackDelivered(leaf.record.tracks, notice.version, clock.now()) };
+        leaf.toldVersion = notice.version;
+      },
+      (error: unknown) =>
+        log.error({ leafId: leaf.id, error: String(error) }, "a desired change could not be delivered"),
+    );
+  }
+
+  /** A leaf that kept its session and listens again: what it missed, as one patch with the newest version. */
+  catchUp(leaf: Leaf): void {
+    const { record } = leaf;
+    if (record.missed === undefined || isEmpty(record.missed)) return;
+    this.notify(leaf, { patch: record.missed, version: record.desiredVersion });
+  }
+
+  /** Anything that the leaf sends after a notice shows that its connection took the notice. */
+  heardFrom(leaf: Leaf): void {
+    const { record } = leaf;
+    if (leaf.toldVersion === undefined) return;
+    if (record.missed !== undefined && leaf.toldVersion >= record.desiredVersion)
+      leaf.record = { ...record, missed: undefined };
+    leaf.toldVersion = undefined;
+  }
+
+  /** The whole twin from the cache; with it the leaf has seen everything. */
+  answerGet(leaf: Leaf, rid: string): void {
+    const { record } = leaf;
+    this.answer(leaf, {
+      kind: "twin",
+      rid,
+      desired: record.desired,
+      // Every answer carries a version: a leaf without one of its own has the first.
+      desiredVersion: Math.max(record.desiredVersion, 1),
+      reported: record.reported,
+      reportedVersion: Math.max(record.reportedVersion, 1),
+    });
+    leaf.record = {
+      ...record,
+      missed: undefined,
+      tracks: trackDelivered(record.tracks, record.desiredVersion, this.#options.clock.now()),
+    };
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * Sends the outbox to the hub: in order, with a window of unacknowledged messages, again from the oldest after each failure.
+ * Invariant: an entry is settled only after the hub accepted it. Nothing is sent while paused (a twin read needs an empty window,
+ * since edgeHub answers one connection's packets one after the other).
+ */
+import type { LeafId, OutboxEntry, Telemetry } from "../core/message.ts";
+import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
+import type { Clock, Log, Metrics, Outcome, Store, Upstream, Write } from "./ports.ts";
+import type { Live, Safe } from "./spool.ts";
+
+export interface ForwarderSettings extends QueueSettings {
+  readonly retainAfterAckSecs: number;
+}
+
+/** More buys nothing from edgeHub, only latency and duplicates [azure-iot-device.md 10]. */
+const WINDOW = 16;
+/** Sends of one message alone that break the link although the status message before it passed: it is the message. */
+const POISON_FAILURES = 3;
+const RETRY_AFTER_MS = 1_000;
+const SWEEP_MS = 10_000;
+export const TELEMETRY_OUTPUT = "telemetry";
+
+export interface ForwarderOptions {
+  readonly store: Store;
+  readonly upstream: Upstream;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly settings: () => ForwarderSettings;
+  /** The gateway's own message that goes first on each link: it makes a restarted edgeHub move its backlog. */
+  readonly statusMessage: () => Telemetry;
+}
+
+export class Forwarder {
+  readonly #options: ForwarderOptions;
+  readonly #queue: DurableQueue;
+  readonly #stopping = new AbortController();
+  readonly #window = new Set<Live>();
+  #returned: Live[] = [];
+  #linkUp = false;
+  /** The status message of this link was accepted, so messages can pass. */
+  #linkProven = false;
+  #paused = false;
+  #blocked = false;
+  #emptied: (() => void)[] = [];
+  /** power-safe: settled entries that are kept for a while, oldest first. */
+  #retained: { readonly seq: number; readonly sinceMs: number }[] = [];
+  #backlogClearedMs: number | undefined;
+
+  constructor(options: ForwarderOptions) {
+    this.#options = options;
+    this.#queue = new DurableQueue({
+      ...options,
+      hubIsPrompt: () => this.#linkUp && !this.#paused && !this.#blocked,
+      available: () => this.#pump(),
+    });
+  }
+
+  /** Starts on what the store holds. `resend`: what edgeHub may have lost (another boot, another edgeHub) goes up once more. */
+  async start(resend: boolean): Promise<void> {
+    if (resend) await this.#restoreRetained();
+    else
+      for await (const entry of this.#options.store.retained())
+        this.#retained.push({ seq: entry.seq, sinceMs: this.#options.clock.steady() });
+    this.#queue.start();
+    this.#every(SWEEP_MS, () => {
+      this.#queue.sweep();
+      return this.#forget();
+    });
+  }
+
+  enqueue(leafId: LeafId, message: Telemetry): Promise<Safe> {
+    return this.#queue.enqueue(leafId, message);
+  }
+
+  get depth(): number {
+    return this.#queue.depth;
+  }
+
+  get diskBytes(): number {
+    return this.#queue.diskBytes;
+  }
+
+  get inFlight(): number {
+    return this.#window.size;
+  }
+
+  get oldestMs(): number | undefined {
+    return this.#queue.oldestMs;
+  }
+
+  link(state: "up" | "down"): void {
+    this.#linkUp = state === "up";
+    this.#linkProven = false;
+    if (state === "down") return;
+    this.#blocked = false;
+    this.#options.upstream.send(TELEMETRY_OUTPUT, this.#options.statusMessage()).then(
+      (outcome) => {
+        if (outcome.kind === "accepted") this.#linkProven = true;
+      },
+      (error: unknown) => this.#options.log.error({ error: String(error) }, "the status message failed"),
+    );
+    this.#pump();
+  }
+
+  /** Stops sending; resolves when nothing is unacknowledged any more. */
+  pause(): Promise<void> {
+    this.#paused = true;
+    if (this.#window.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#emptied.push(resolve));
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#pump();
+  }
+
+  /** Messages that edgeHub still holds for the cloud; zero lets retained entries go. */
+  edgeHubBacklog(messages: number): void {
+    if (messages === 0) this.#backlogClearedMs = this.#options.clock.steady();
+  }
+
+  /** Another edgeHub process: in power-safe all that it may have lost goes up once more. */
+  async edgeHubRestarted(): Promise<void> {
+    if (this.#retained.length === 0) return;
+    await this.pause();
+    try {
+      await this.#restoreRetained();
+      this.#queue.rewind();
+    } finally {
+      this.resume();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#paused = true;
+    this.#stopping.abort();
+    await this.#queue.close();
+  }
+
+  #pump(): void {
+    while (this.#linkUp && !this.#paused && !this.#blocked && this.#window.size < WINDOW) {
+      // What failed before is sent alone, so that one bad message shows itself and does not drag others along.
+      const [first] = this.#window;
+      if (first !== undefined && first.failures > 0) return;
+      const live = this.#queue.take();
+      if (live === undefined) return;
+      if (live.failures > 0 && this.#window.size > 0) {
+        this.#queue.giveBack([live]);
+        return;
+      }
+      this.#window.add(live);
+      this.#send(live).catch((error: unknown) =>
+        this.#options.log.error({ error: String(error) }, "sending telemetry failed"),
+      );
+    }
+  }
+
+  async #send(live: Live): Promise<void> {
+    const { upstream, metrics } = this.#options;
+    const outcome = await upstream.send(TELEMETRY_OUTPUT, live.entry.message);
+    metrics.count("upstream_sends_total", { outcome: outcome.kind });
+    if (outcome.kind === "accepted") this.#accepted(live);
+    else await this.#failed(live, outcome);
+    this.#window.delete(live);
+    if (this.#window.size > 0) {
+      this.#pump();
+      return;
+    }
+    this.#queue.giveBack(this.#returned.splice(0));
+    for (const resolve of this.#emptied.splice(0)) resolve();
+    this.#pump();
+  }
+
+  #accepted(live: Live): void {
+    this.#queue.settle(live);
+    this.#options.metrics.count("telemetry_accepted_total");
+    if (this.#options.settings().durability === "power-safe") {
+      this.#retained.push({ seq: live.entry.seq, sinceMs: this.#options.clock.steady() });
+    }
+  }
+
+  async #failed(live: Live, outcome: Outcome & { kind: "failed" }): Promise<void> {
+    live.failures += 1;
+    const isPoison = outcome.fault.kind === "rejected" || (live.failures >= POISON_FAILURES && this.#linkProven);
+    if (isPoison) {
+      try {
+        await this.#queue.setAside(live, outcome.fault.reason);
+        return;
+      } catch (error) {
+        this.#options.log.error(
+          { error: String(error) },
+          "a refused message could not be set aside, it is tried again",
+        );
+      }
+    }
+    this.#returned.push(live);
+    // Later entries of the window may still be accepted; nothing new follows before the oldest has been sent again.
+    if (this.#blocked) return;
+    this.#blocked = true;
+    this.#options.clock
+      .sleep(outcome.fault.kind === "throttled" ? RETRY_AFTER_MS * 5 : RETRY_AFTER_MS, this.#stopping.signal)
+      .then(
+        () => {
+          this.#blocked = false;
+          this.#pump();
+        },
+        () => undefined,
+      );
+  }
+
+  // ---------------------------------------------------------------- power-safe
+
+  /** Retained entries become outbox entries again, under their old numbers and so in front of all others. */
+  async #restoreRetained(): Promise<void> {
+    const { store, log, metrics } = this.#options;
+    let entries: OutboxEntry[] = [];
+    let restored = 0;
+    const flush = async (): Promise<void> => {
+      if (entries.length === 0) return;
+      const writes: Write[] = entries.map((entry) => ({ kind: "append", entry }));
+      await store.commit([...writes, { kind: "forget", upToSeq: entries.at(-1)?.seq ?? 0 }]);
+      restored += entries.length;
+      entries = [];
+    };
+    for await (const entry of store.retained()) {
+      entries.push(entry);
+      if (entries.length >= 500) await flush();
+    }
+    await flush();
+    this.#retained = [];
+    if (restored === 0) return;
+    metrics.count("telemetry_resent_total", {}, restored);
+    log.warn(
+      { messages: restored },
+      "edgeHub may have lost messages that it had acknowledged, they are sent once more",
+    );
+  }
+
+  async #forget(): Promise<void> {
+    const { clock, log, settings, store } = this.#options;
+    const keepMs = settings().retainAfterAckSecs * 1000;
+    let upToSeq: number | undefined;
+    while (this.#retained[0] !== undefined && this.#mayForget(this.#retained[0].sinceMs, clock.steady() - keepMs)) {
+      upToSeq = this.#retained.shift()?.seq;
+    }
+    if (upToSeq === undefined) return;
+    try {
+      await store.commit([{ kind: "forget", upToSeq }]);
+    } catch (error) {
+      log.warn({ error: String(error) }, "retained telemetry could not be removed from the disk yet");
+    }
+  }
+
+  /** Old enough and, where edgeHub's backlog can be seen, seen empty since. */
+  #mayForget(sinceMs: number, beforeMs: number): boolean {
+    if (sinceMs > beforeMs) return false;
+    return this.#backlogClearedMs === undefined || this.#backlogClearedMs >= sinceMs;
+  }
+
+  #every(ms: number, work: () => Promise<void>): void {
+    const { clock, log } = this.#options;
+    const loop = async (): Promise<void> => {
+      while (!this.#stopping.signal.aborted) {
+        await clock.sleep(ms, this.#stopping.signal);
+        await work();
+      }
+    };
+    loop().catch((error: unknown) => {
+      if (!this.#stopping.signal.aborted) log.error({ error: String(error) }, "the outbox's housekeeping failed");
+    });
+  }
+}

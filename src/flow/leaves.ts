@@ -1,0 +1,169 @@
+/**
+ * The live table of leaves: each one's durable record, its lane and what only its current connection knows.
+ * Invariant: `record` is what the disk has (but for `accepted`, `confirmedVersion`, `missed` and `tracks`, whose newer state may
+ * follow with the next commit: losing it costs a repeated message, never a change). No two leaves share a component.
+ */
+import { componentName, splitComponentName } from "../core/component-name.ts";
+import type { LeafRecord } from "../core/leaf.ts";
+import type { Channel, ComponentName, LeafId } from "../core/message.ts";
+import { Lane } from "./lane.ts";
+import type { LeafConnect, Store, Write } from "./ports.ts";
+
+export interface Leaf {
+  readonly id: LeafId;
+  readonly lane: Lane;
+  record: LeafRecord;
+  connected: boolean;
+  /** Open channels of the current connection, by its subscriptions. */
+  channels: ReadonlySet<Channel>;
+  /** Twin GETs that wait for the first synchronisation. */
+  heldGets: string[];
+  /** The desired version last written to the current connection, until the leaf is heard from again. */
+  toldVersion: number | undefined;
+  /** Steady time of the last accepted push: for a while after it the cloud still shows the older state. */
+  pushedMs: number;
+}
+
+export interface Naming {
+  readonly sha256Hex: (text: string) => string;
+  /** Leaf id -> component, chosen by the operator. */
+  readonly aliases: Readonly<Record<string, string>>;
+}
+
+export class Leaves {
+  readonly #store: Store;
+  readonly #naming: Naming;
+  readonly #byId = new Map<LeafId, Leaf>();
+  readonly #byComponent = new Map<string, Leaf>();
+  /** Who waits for a leaf to connect or to subscribe. */
+  readonly #waiting = new Map<LeafId, Set<() => void>>();
+
+  constructor(store: Store, naming: Naming) {
+    this.#store = store;
+    this.#naming = naming;
+  }
+
+  async load(): Promise<void> {
+    for await (const record of this.#store.leaves()) this.#add(record);
+  }
+
+  get(id: LeafId): Leaf | undefined {
+    return this.#byId.get(id);
+  }
+
+  all(): Iterable<Leaf> {
+    return this.#byId.values();
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  /** The leaf that owns a component of the module's twin, by the part before `__`. */
+  ownerOf(component: string): Leaf | undefined {
+    return this.#byComponent.get(splitComponentName(component).component);
+  }
+
+  nameFor(id: LeafId): ComponentName {
+    const alias = Object.hasOwn(this.#naming.aliases, id) ? this.#naming.aliases[id] : undefined;
+    // Aliases were checked to be legal names when the configuration was read.
+    return alias === undefined ? componentName(id, this.#naming.sha256Hex) : (alias as ComponentName);
+  }
+
+  get sha256Hex(): (text: string) => string {
+    return this.#naming.sha256Hex;
+  }
+
+  /** A record for a leaf that was never seen; undefined when its component belongs to another leaf. */
+  create(connect: LeafConnect, nowMs: number): Leaf | undefined {
+    const component = this.nameFor(connect.leafId);
+    if (this.#byComponent.has(component)) return undefined;
+    return this.#add({
+      leafId: connect.leafId,
+      component,
+      components: {},
+      modelId: connect.modelId,
+      dialect: connect.dialect,
+      firstSeenMs: nowMs,
+      lastSeenMs: nowMs,
+      subscriptions: [],
+      desired: {},
+      desiredVersion: 0,
+      reported: {},
+      reportedVersion: 0,
+      accepted: {},
+      confirmedVersion: 0,
+      tracks: {},
+      quarantined: {},
+      missed: undefined,
+      removed: false,
+    });
+  }
+
+  /** Forgets a leaf whose first record could not be written. */
+  discard(leaf: Leaf): void {
+    this.#byId.delete(leaf.id);
+    this.#byComponent.delete(leaf.record.component);
+  }
+
+  /** Commits the record (with what belongs to it), then makes it the leaf's. Call inside the leaf's lane. */
+  async save(leaf: Leaf, record: LeafRecord, also: readonly Write[] = []): Promise<void> {
+    await this.#store.commit([{ kind: "leaf", record }, ...also]);
+    leaf.record = record;
+  }
+
+  /** Several leaves' records and more in one commit. Call while all their lanes stand still. */
+  async saveAll(changes: ReadonlyMap<Leaf, LeafRecord>, also: readonly Write[]): Promise<void> {
+    const writes: Write[] = [...also];
+    for (const [leaf, record] of changes) if (record !== leaf.record) writes.push({ kind: "leaf", record });
+    if (writes.length > 0) await this.#store.commit(writes);
+    for (const [leaf, record] of changes) leaf.record = record;
+  }
+
+  /** Writes down what followed the last commits; for an orderly end. */
+  async saveVolatile(): Promise<void> {
+    const writes = [...this.#byId.values()].map(({ record }): Write => ({ kind: "leaf", record }));
+    if (writes.length > 0) await this.#store.commit(writes);
+  }
+
+  /** Tells those who wait in {@link untilReady}; call when a leaf connected or subscribed. */
+  wake(leaf: Leaf): void {
+    for (const resolve of this.#waiting.get(leaf.id) ?? []) resolve();
+  }
+
+  isReady(leaf: Leaf, channel: Channel): boolean {
+    return leaf.connected && leaf.channels.has(channel);
+  }
+
+  /** Resolves true once the leaf is connected with the channel open, false when `signal` aborts first. */
+  async untilReady(leaf: Leaf, channel: Channel, signal: AbortSignal): Promise<boolean> {
+    while (!this.isReady(leaf, channel)) {
+      if (signal.aborted) return false;
+      const waiters = this.#waiting.get(leaf.id) ?? new Set();
+      this.#waiting.set(leaf.id, waiters);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      waiters.add(resolve);
+      signal.addEventListener("abort", () => resolve(), { once: true });
+      await promise;
+      waiters.delete(resolve);
+      if (waiters.size === 0) this.#waiting.delete(leaf.id);
+    }
+    return true;
+  }
+
+  #add(record: LeafRecord): Leaf {
+    const leaf: Leaf = {
+      id: record.leafId,
+      lane: new Lane(),
+      record,
+      connected: false,
+      channels: new Set(),
+      heldGets: [],
+      toldVersion: undefined,
+      pushedMs: Number.NEGATIVE_INFINITY,
+    };
+    this.#byId.set(leaf.id, leaf);
+    this.#byComponent.set(record.component, leaf);
+    return leaf;
+  }
+}

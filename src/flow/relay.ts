@@ -1,0 +1,363 @@
+/**
+ * The middle of the gateway: the flow objects around one set of ports, started inner to outer and stopped in reverse.
+ * Knows no adapter, so that tests can put a memory store, a fake upstream and a manual clock around the same relay.
+ */
+import type { LeafRecord } from "../core/leaf.ts";
+import type { Json, JsonObject, Telemetry } from "../core/message.ts";
+import { parseLeafId } from "../core/message.ts";
+import { DESIRED_WARNING_BYTES, twinBytes } from "../core/twin-limits.ts";
+import { dialectNamed } from "../translate/dialects.ts";
+import { iothub } from "../translate/iothub.ts";
+import { ReportedBudget } from "./budget.ts";
+import { CloudToDevice, DEFAULT_TTL_SECS } from "./cloud-to-device.ts";
+import { type CommandSettings, Commands } from "./commands.ts";
+import { Downlink } from "./downlink.ts";
+import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
+import { GatewayComponent } from "./gateway-component.ts";
+import { type Leaf, Leaves, type Naming } from "./leaves.ts";
+import type {
+  Clock,
+  CommandAnswer,
+  Downstream,
+  HubHandler,
+  Log,
+  Metrics,
+  Store,
+  Upstream,
+  WanHandler,
+  WanWatch,
+} from "./ports.ts";
+import { ReportedIntake } from "./reported-intake.ts";
+import { ReportedPush } from "./reported-push.ts";
+import { TwinApply } from "./twin-apply.ts";
+import { TwinSync } from "./twin-sync.ts";
+import { Uplink } from "./uplink.ts";
+
+export interface RelaySettings extends ForwarderSettings, CommandSettings {
+  readonly maxLeaves: number;
+  readonly maxComponentsPerLeaf: number;
+  readonly maxTwinBytesPerLeaf: number;
+  readonly reportedIntervalMs: number;
+  readonly twinReadIntervalSecs: number;
+}
+
+export interface RelayOptions {
+  readonly store: Store;
+  readonly upstream: Upstream;
+  readonly downstream: Downstream;
+  readonly wan: WanWatch;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly random: () => number;
+  readonly newMessageId: () => string;
+  readonly naming: Naming;
+  readonly settings: () => RelaySettings;
+  readonly clockIsSet: () => boolean;
+  readonly version: string;
+  /** Differs at each boot of the machine; undefined where it cannot be had. */
+  readonly bootId: string | undefined;
+  readonly setLogLevel: (level: string) => boolean;
+  readonly onGatewayDesired: (section: JsonObject, version: number) => void;
+}
+
+/** The module's input that other modules of the box send cloud-to-device messages to. */
+const CLOUD_TO_DEVICE_INPUT = "c2d";
+
+export class Relay implements AsyncDisposable {
+  readonly #options: RelayOptions;
+  readonly #leaves: Leaves;
+  readonly #forwarder: Forwarder;
+  readonly #push: ReportedPush;
+  readonly #apply: TwinApply;
+  readonly #sync: TwinSync;
+  readonly #uplink: Uplink;
+  readonly #commands: Commands;
+  readonly #cloudToDevice: CloudToDevice;
+  readonly #budget: ReportedBudget;
+  readonly component: GatewayComponent;
+  #linkUp = false;
+
+  constructor(options: RelayOptions) {
+    this.#options = options;
+    const { settings } = options;
+    const dialectOf = (record: LeafRecord) => dialectNamed(record.dialect) ?? iothub;
+    const maxComponentsPerLeaf = () => settings().maxComponentsPerLeaf;
+    this.#budget = new ReportedBudget(() => settings().maxTwinBytesPerLeaf);
+    const leaves = new Leaves(options.store, options.naming);
+    const downlink = new Downlink({ ...options, leaves, dialectOf });
+    const forwarder = new Forwarder({ ...options, statusMessage: () => this.#statusMessage() });
+    const cloudToDevice = new CloudToDevice({ ...options, leaves, downlink });
+    const apply = new TwinApply({ ...options, leaves, downlink, budget: this.#budget, maxComponentsPerLeaf });
+    const push = new ReportedPush({
+      ...options,
+      leaves,
+      send: (patch) => options.upstream.patchReported(patch),
+      intervalMs: () => settings().reportedIntervalMs,
+      own: { owed: () => this.component.owed(), accepted: () => this.component.accepted() },
+    });
+    const reported = new ReportedIntake({
+      ...options,
+      leaves,
+      downlink,
+      budget: this.#budget,
+      maxComponentsPerLeaf,
+      knownVersion: () => apply.known?.version,
+      changed: (leaf) => push.changed(leaf),
+    });
+    this.component = new GatewayComponent({
+      ...options,
+      leaves,
+      cloudToDevice,
+      removeLeaf: (leaf) => this.#removeLeaf(leaf),
+      confirmLeaf: (leaf) => this.#confirmLeaf(leaf),
+      diagnostics: () => this.diagnostics(),
+    });
+    const commands = new Commands({
+      ...options,
+      leaves,
+      downlink,
+      own: (command, payload) => this.component.run(command, payload),
+      ridPrefix: options.newMessageId().replaceAll("-", "").slice(0, 6),
+    });
+    const uplink = new Uplink({
+      ...options,
+      leaves,
+      downlink,
+      forwarder,
+      apply,
+      reported,
+      commands,
+      cloudToDevice,
+      dialectOf,
+    });
+    this.#sync = new TwinSync({
+      ...options,
+      forwarder,
+      push,
+      apply,
+      readIntervalSecs: () => settings().twinReadIntervalSecs,
+      synchronised: () => uplink.synchronised(),
+    });
+    this.#leaves = leaves;
+    this.#forwarder = forwarder;
+    this.#push = push;
+    this.#apply = apply;
+    this.#uplink = uplink;
+    this.#commands = commands;
+    this.#cloudToDevice = cloudToDevice;
+  }
+
+  /** Loads what the disk has, then opens upstream, then lets leaves in: who connects is answered from the caches at once. */
+  async start(): Promise<void> {
+    const { downstream, upstream, wan } = this.#options;
+    await this.#leaves.load();
+    await this.#apply.load();
+    await this.#cloudToDevice.load();
+    await this.#forwarder.start(await this.#bootChanged());
+    for (const leaf of this.#leaves.all()) this.#push.changed(leaf);
+    this.#sync.start();
+    await wan.open(this.#wanHandler());
+    await upstream.open(this.#hubHandler());
+    await downstream.listen(this.#uplink);
+  }
+
+  /** Leaves first, so that nothing new comes in; then what is under way is written down. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { downstream, upstream, wan } = this.#options;
+    this.#uplink.close();
+    await downstream[Symbol.asyncDispose]();
+    await this.#push.close();
+    await this.#sync.close();
+    await this.#forwarder.close();
+    await upstream[Symbol.asyncDispose]();
+    await wan[Symbol.asyncDispose]();
+    await Promise.all([...this.#leaves.all()].map((leaf) => leaf.lane.idle()));
+    await this.#leaves.saveVolatile();
+  }
+
+  get linkUp(): boolean {
+    return this.#linkUp;
+  }
+
+  /** The twin was read (now or in an earlier life), so leaves can be answered. */
+  get synchronised(): boolean {
+    return this.#apply.known !== undefined;
+  }
+
+  leaves(): Iterable<Leaf> {
+    return this.#leaves.all();
+  }
+
+  /** Something that the gateway reports of itself has changed. */
+  report(state: JsonObject): void {
+    this.component.report(state);
+    this.#push.ownChanged();
+  }
+
+  diagnostics(): JsonObject {
+    const { clock } = this.#options;
+    const { oldestMs } = this.#forwarder;
+    return {
+      version: this.#options.version,
+      linkUp: this.#linkUp,
+      twinVersion: this.#apply.known?.version ?? null,
+      leaves: this.#leaves.size,
+      leavesConnected: [...this.#leaves.all()].filter((leaf) => leaf.connected).length,
+      leavesOwing: this.#push.owing,
+      outboxEntries: this.#forwarder.depth,
+      outboxBytesOnDisk: this.#forwarder.diskBytes,
+      outboxOldestAgeSecs: oldestMs === undefined ? 0 : Math.max(0, Math.round((clock.steady() - oldestMs) / 1000)),
+      reportedBytes: this.#budget.totalBytes,
+      desiredBytes: twinBytes(this.#apply.known?.desired ?? {}),
+    };
+  }
+
+  /** Brings the gauges up to date; call before they are read. */
+  gauges(): void {
+    const { metrics } = this.#options;
+    const { oldestMs } = this.#forwarder;
+    const desiredBytes = twinBytes(this.#apply.known?.desired ?? {});
+    metrics.gauge("leaves_connected", [...this.#leaves.all()].filter((leaf) => leaf.connected).length);
+    metrics.gauge("leaves_known", this.#leaves.size);
+    metrics.gauge("reported_owed_leaves", this.#push.owing);
+    metrics.gauge("outbox_in_flight", this.#forwarder.inFlight);
+    metrics.gauge("outbox_entries", this.#forwarder.depth);
+    metrics.gauge(
+      "outbox_oldest_age_seconds",
+      oldestMs === undefined ? 0 : Math.max(0, (this.#options.clock.steady() - oldestMs) / 1000),
+    );
+    metrics.gauge("twin_bytes", this.#budget.totalBytes, { section: "reported" });
+    metrics.gauge("twin_bytes", desiredBytes, { section: "desired" });
+    if (Math.max(desiredBytes, this.#budget.totalBytes) > DESIRED_WARNING_BYTES) {
+      this.#options.log.warn(
+        { desiredBytes, reportedBytes: this.#budget.totalBytes },
+        "the module twin is nearly full",
+      );
+    }
+  }
+
+  // ---------------------------------------------------------------- handlers
+
+  #hubHandler(): HubHandler {
+    return {
+      link: (state) => {
+        this.#linkUp = state === "up";
+        this.#options.metrics.gauge("link_up", this.#linkUp ? 1 : 0);
+        if (this.#linkUp) this.component.unsettle();
+        this.#forwarder.link(state);
+        this.#sync.link(state);
+        if (this.#linkUp) this.#push.ownChanged();
+      },
+      renewed: () => this.#sync.renewed(),
+      desired: (patch, version) => this.#sync.desired(patch, version),
+      command: (name, payload, signal) => this.#command(name, payload, signal),
+      input: (name, message) => this.#input(name, message),
+    };
+  }
+
+  #command(name: string, payload: Json, signal: AbortSignal): Promise<CommandAnswer> {
+    return this.#commands.run(name, payload, signal);
+  }
+
+  async #input(name: string, message: Telemetry): Promise<void> {
+    const { log, metrics } = this.#options;
+    const leafId = parseLeafId(message.properties["leafId"] ?? "");
+    const leaf = name === CLOUD_TO_DEVICE_INPUT && leafId !== undefined ? this.#leaves.get(leafId) : undefined;
+    if (leaf === undefined) {
+      metrics.count("inputs_refused_total");
+      log.warn(
+        { input: name.slice(0, 64), leafId },
+        "a message at a module input names no input or no leaf that there is",
+      );
+      return;
+    }
+    const { leafId: _own, ...properties } = message.properties;
+    const system = { mid: message.system["mid"] ?? this.#options.newMessageId(), ...pickSystem(message.system) };
+    const result = await this.#cloudToDevice.send(
+      leaf,
+      { payload: message.payload, system, properties },
+      DEFAULT_TTL_SECS,
+    );
+    if (result.kind === "refused")
+      log.warn({ leafId, reason: result.reason }, "a message at the input c2d was refused");
+  }
+
+  #wanHandler(): WanHandler {
+    const { log, metrics } = this.#options;
+    return {
+      wan: (state) => {
+        for (const each of ["online", "away", "unknown"])
+          metrics.gauge("wan_state", each === state ? 1 : 0, { state: each });
+        log.info({ state }, "the way to the cloud");
+        this.#sync.wan(state);
+      },
+      edgeHubRestarted: () => {
+        this.#forwarder
+          .edgeHubRestarted()
+          .catch((error: unknown) =>
+            log.error({ error: String(error) }, "the resend after a restart of edgeHub failed"),
+          );
+        this.#sync.requestRead();
+      },
+      backlog: (messages) => {
+        metrics.gauge("edgehub_backlog_messages", messages);
+        this.#forwarder.edgeHubBacklog(messages);
+      },
+    };
+  }
+
+  #statusMessage(): Telemetry {
+    return this.component.statusMessage({
+      event: "connected",
+      leavesConnected: [...this.#leaves.all()].filter((leaf) => leaf.connected).length,
+      outboxEntries: this.#forwarder.depth,
+    });
+  }
+
+  /** Another boot than the one that retained entries were sent under: a power cut may have taken what edgeHub had not synced. */
+  async #bootChanged(): Promise<boolean> {
+    const { bootId, store } = this.#options;
+    const before = await store.meta("boot-id");
+    if (bootId === undefined || before === bootId) return false;
+    await store.commit([{ kind: "meta", key: "boot-id", value: bootId }]);
+    return before !== undefined;
+  }
+
+  // ---------------------------------------------------------------- life of a leaf
+
+  async #removeLeaf(leaf: Leaf): Promise<void> {
+    await this.#options.downstream.drop(leaf.id, "removed by command");
+    await leaf.lane.run(() =>
+      this.#leaves.save(
+        leaf,
+        {
+          ...leaf.record,
+          removed: true,
+          desired: {},
+          reported: {},
+          reportedVersion: 0,
+          tracks: {},
+          quarantined: {},
+          missed: undefined,
+          subscriptions: [],
+        },
+        this.#cloudToDevice.forget(leaf.id),
+      ),
+    );
+    this.#budget.set(leaf.id, {});
+    this.#push.changed(leaf);
+  }
+
+  async #confirmLeaf(leaf: Leaf): Promise<void> {
+    await leaf.lane.run(() =>
+      this.#leaves.save(leaf, this.#apply.firstRecord({ ...leaf.record, removed: false, accepted: {} })),
+    );
+    await this.#options.downstream.drop(leaf.id, "confirmed: read your twin");
+  }
+}
+
+/** System properties that a message at a module input hands on to the leaf. */
+function pickSystem(system: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(system).filter(([key]) => ["mid", "cid", "uid", "ct", "ce"].includes(key)));
+}

@@ -1,0 +1,245 @@
+/**
+ * Pushes what the leaves have reported and the hub does not have yet. Reported state is synchronised by state, not by a log of
+ * patches: what is owed is computed afresh for each push, so any number of changes made while the hub was away cost one patch.
+ * Invariant: a leaf's `accepted` moves only with an answer of edgeHub. A part that the hub refuses for good is narrowed down to the
+ * guilty property, which is quarantined; the rest goes on.
+ */
+import { isEmpty, isJsonObject, jsonBytes, splitPatch } from "../core/merge-patch.ts";
+import type { Fault, Json, JsonObject } from "../core/message.ts";
+import { acceptPatch, owed } from "../core/reconcile.ts";
+import { moduleView } from "../translate/pnp.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Clock, Log, Metrics, Outcome } from "./ports.ts";
+
+/** Well below edgeHub's 32,768 bytes for one patch, so that property names and JSON overhead never matter [iothub-mqtt.md 12.2]. */
+const MAX_PATCH_BYTES = 24 * 1024;
+/** Changes that arrive together go together. */
+const COALESCE_MS = 20;
+const RETRY_AFTER_MS = 2_000;
+const THROTTLED_RETRY_AFTER_MS = 10_000;
+
+export interface ReportedPushOptions {
+  readonly leaves: Leaves;
+  readonly send: (patch: JsonObject) => Promise<Outcome>;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly intervalMs: () => number;
+  /** The gateway's own component, pushed along with the leaves; undefined when nothing is owed. */
+  readonly own: { owed(): JsonObject | undefined; accepted(patch: JsonObject): void };
+}
+
+/** One property of one component, or a whole component (its removal). */
+type Path = readonly [component: string, property?: string];
+
+export class ReportedPush {
+  readonly #options: ReportedPushOptions;
+  readonly #stopping = new AbortController();
+  readonly #dirty = new Set<Leaf>();
+  #ownDirty = false;
+  #allowed = false;
+  #running: Promise<void> | undefined;
+  #waiting = false;
+  #lastPushMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ReportedPushOptions) {
+    this.#options = options;
+  }
+
+  /** Leaves that may owe something. */
+  get owing(): number {
+    return this.#dirty.size;
+  }
+
+  changed(leaf: Leaf): void {
+    this.#dirty.add(leaf);
+    this.#run();
+  }
+
+  ownChanged(): void {
+    this.#ownDirty = true;
+    this.#run();
+  }
+
+  /** Pushing is allowed while the link is up and no read is under way. */
+  resume(): void {
+    this.#allowed = true;
+    this.#run();
+  }
+
+  /** Resolves when no push is under way any more. */
+  async suspend(): Promise<void> {
+    this.#allowed = false;
+    await this.#running;
+  }
+
+  async close(): Promise<void> {
+    this.#stopping.abort();
+    await this.suspend();
+  }
+
+  #run(): void {
+    if (!this.#allowed || this.#running !== undefined || this.#waiting || (this.#dirty.size === 0 && !this.#ownDirty))
+      return;
+    const { clock, intervalMs, log } = this.#options;
+    const dueInMs = Math.max(this.#lastPushMs + intervalMs() - clock.steady(), COALESCE_MS);
+    this.#waiting = true;
+    clock.sleep(dueInMs, this.#stopping.signal).then(
+      () => {
+        this.#waiting = false;
+        if (!this.#allowed) return;
+        this.#running = this.#push()
+          .catch((error: unknown) => log.error({ error: String(error) }, "pushing reported properties failed"))
+          .finally(() => {
+            this.#running = undefined;
+            this.#run();
+          });
+      },
+      () => undefined,
+    );
+  }
+
+  async #push(): Promise<void> {
+    const { patch, leaves } = this.#collect();
+    if (isEmpty(patch)) return;
+    this.#lastPushMs = this.#options.clock.steady();
+    await this.#sendAll(patch, leaves);
+  }
+
+  #collect(): { patch: JsonObject; leaves: readonly Leaf[] } {
+    let patch: JsonObject = {};
+    let bytes = 0;
+    const leaves: Leaf[] = [];
+    if (this.#ownDirty) {
+      patch = { ...this.#options.own.owed() };
+      bytes = jsonBytes(patch);
+      this.#ownDirty = false;
+    }
+    for (const leaf of this.#dirty) {
+      if (bytes >= MAX_PATCH_BYTES) break;
+      this.#dirty.delete(leaf);
+      const part = owedBy(leaf);
+      if (isEmpty(part)) continue;
+      patch = { ...patch, ...part };
+      bytes += jsonBytes(part);
+      leaves.push(leaf);
+    }
+    return { patch, leaves };
+  }
+
+  async #sendAll(patch: JsonObject, leaves: readonly Leaf[]): Promise<void> {
+    const { parts, tooLarge } = splitPatch(patch, MAX_PATCH_BYTES);
+    for (const path of tooLarge) await this.#quarantine(pathOf(path), "larger than one patch may be");
+    for (const part of parts) {
+      const fault = await this.#send(part);
+      if (fault === undefined) continue;
+      this.#retryLater(leaves, fault);
+      return;
+    }
+  }
+
+  /** undefined: everything in the part was either accepted or quarantined. */
+  async #send(part: JsonObject): Promise<Fault | undefined> {
+    const outcome = await this.#options.send(part);
+    this.#options.metrics.count("reported_pushes_total", { outcome: outcome.kind });
+    if (outcome.kind === "accepted") {
+      await this.#accepted(part);
+      return undefined;
+    }
+    if (outcome.fault.kind !== "rejected") return outcome.fault;
+    const paths = pathsOf(part);
+    const [only] = paths;
+    if (paths.length <= 1) {
+      if (only !== undefined) await this.#quarantine(only, outcome.fault.reason);
+      return undefined;
+    }
+    const middle = Math.ceil(paths.length / 2);
+    return (
+      (await this.#send(pick(part, paths.slice(0, middle)))) ?? (await this.#send(pick(part, paths.slice(middle))))
+    );
+  }
+
+  async #accepted(part: JsonObject): Promise<void> {
+    const { leaves, own } = this.#options;
+    const perLeaf = new Map<Leaf, Record<string, Json>>();
+    for (const [component, value] of Object.entries(part)) {
+      const leaf = leaves.ownerOf(component);
+      if (leaf === undefined) own.accepted({ [component]: value });
+      else perLeaf.set(leaf, { ...perLeaf.get(leaf), [component]: value });
+    }
+    for (const [leaf, slice] of perLeaf) {
+      await leaf.lane.run(() => {
+        leaf.record = acceptPatch(leaf.record, slice);
+        leaf.pushedMs = this.#options.clock.steady();
+      });
+    }
+  }
+
+  async #quarantine([component, property]: Path, reason: string): Promise<void> {
+    const { leaves, log, metrics } = this.#options;
+    const leaf = leaves.ownerOf(component);
+    const path = property === undefined ? component : `${component}/${property}`;
+    metrics.count("reported_quarantined_total");
+    log.error(
+      { leafId: leaf?.id, path, reason },
+      "the hub refuses a reported property, it is quarantined until it changes",
+    );
+    if (leaf === undefined) return;
+    await leaf.lane.run(() =>
+      leaves.save(leaf, { ...leaf.record, quarantined: { ...leaf.record.quarantined, [path]: reason } }),
+    );
+  }
+
+  #retryLater(leaves: readonly Leaf[], fault: Fault): void {
+    for (const leaf of leaves) this.#dirty.add(leaf);
+    this.#ownDirty = true;
+    const { clock, log } = this.#options;
+    log.warn({ reason: fault.reason }, "reported properties could not be pushed, they are tried again");
+    this.#lastPushMs =
+      clock.steady() -
+      this.#options.intervalMs() +
+      (fault.kind === "throttled" ? THROTTLED_RETRY_AFTER_MS : RETRY_AFTER_MS);
+  }
+}
+
+/** What the hub does not have yet of a leaf, in module words. */
+export function owedBy(leaf: Leaf): JsonObject {
+  const { record } = leaf;
+  const view = record.removed ? {} : moduleView(record, record.reported);
+  return owed(view, record.accepted, record.quarantined);
+}
+
+function pathOf(path: string): Path {
+  const at = path.indexOf("/");
+  return at < 0 ? [path] : [path.slice(0, at), path.slice(at + 1)];
+}
+
+function pathsOf(part: JsonObject): Path[] {
+  return Object.entries(part).flatMap(([component, value]): Path[] =>
+    isJsonObject(value)
+      ? Object.keys(value)
+          .filter((property) => property !== "__t")
+          .map((property): Path => [component, property])
+      : [[component]],
+  );
+}
+
+/** The part of a patch that holds these paths only; a component keeps its marker. */
+function pick(part: JsonObject, paths: readonly Path[]): JsonObject {
+  let picked: JsonObject = {};
+  for (const [component, property] of paths) {
+    const value = part[component];
+    if (value === undefined) continue;
+    if (property === undefined || !isJsonObject(value)) {
+      picked = { ...picked, [component]: value };
+      continue;
+    }
+    const before = picked[component];
+    const marker = Object.hasOwn(value, "__t") ? { __t: value["__t"] ?? "c" } : {};
+    picked = {
+      ...picked,
+      [component]: { ...marker, ...(isJsonObject(before) ? before : {}), [property]: value[property] ?? null },
+    };
+  }
+  return picked;
+}

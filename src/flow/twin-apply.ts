@@ -1,0 +1,268 @@
+/**
+ * What a twin read or a desired patch of the module means for each leaf: computed per leaf by core/reconcile.ts, written in one
+ * commit, told to the leaves afterwards. Invariant: the module's desired document and the leaves' records never come apart.
+ */
+
+import { GATEWAY_COMPONENT } from "../core/component-name.ts";
+import type { LeafRecord } from "../core/leaf.ts";
+import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import type { Json, JsonObject } from "../core/message.ts";
+import { clampAcknowledgements } from "../core/property-ack.ts";
+import { adoptReported, applyDesiredPatch, judgeRead, reconcileDesired, settleRead } from "../core/reconcile.ts";
+import { sameValue } from "../core/same-value.ts";
+import {
+  leafDesired,
+  leafDesiredPatch,
+  leafReported,
+  learnComponents,
+  moduleSlice,
+  moduleView,
+  unknownComponents,
+} from "../translate/pnp.ts";
+import type { ReportedBudget } from "./budget.ts";
+import { type DesiredNotice, Downlink } from "./downlink.ts";
+import { together } from "./lane.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Clock, Downstream, Log, Metrics, Store } from "./ports.ts";
+
+/** The module's desired section as last synchronised. */
+export interface ModuleDesired {
+  readonly desired: JsonObject;
+  readonly version: number;
+}
+
+export interface TwinApplyOptions {
+  readonly leaves: Leaves;
+  readonly downlink: Downlink;
+  readonly downstream: Downstream;
+  readonly store: Store;
+  readonly budget: ReportedBudget;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly maxComponentsPerLeaf: () => number;
+  readonly onGatewayDesired: (section: JsonObject, version: number) => void;
+}
+
+/** A push may take this long to show in a read: edgeHub sends to the cloud every 5 s at most [iothub-mqtt.md 12.2]. */
+const SETTLE_MS = 15_000;
+/** A value that the hub shows otherwise so often after it took it is not sent for ever. */
+const MAX_RESENDS = 5;
+
+export interface ReadContext {
+  readonly fromCloud: boolean;
+  readonly startedMs: number;
+}
+
+interface Change {
+  readonly record: LeafRecord;
+  readonly notice: DesiredNotice | undefined;
+  readonly drop: boolean;
+}
+
+export class TwinApply {
+  readonly #options: TwinApplyOptions;
+  #known: ModuleDesired | undefined;
+  /** Components of the module's reported section whose leaf has not been seen (since the disk was lost). */
+  #orphans: JsonObject = {};
+  readonly #resends = new Map<string, number>();
+
+  constructor(options: TwinApplyOptions) {
+    this.#options = options;
+  }
+
+  async load(): Promise<void> {
+    const { budget, leaves, store } = this.#options;
+    for (const leaf of leaves.all()) budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+    const known = await store.meta("module-desired");
+    if (known === undefined || !isJsonObject(known)) return;
+    const { desired, version } = known;
+    if (isJsonObject(desired) && typeof version === "number") this.#known = { desired, version };
+  }
+
+  get known(): ModuleDesired | undefined {
+    return this.#known;
+  }
+
+  /** The state of a leaf that connects for the first time, as far as the gateway knows it. */
+  firstRecord(record: LeafRecord): LeafRecord {
+    if (this.#known === undefined) return record;
+    const named = this.#learn(record, [this.#known.desired, this.#orphans]);
+    const slice = moduleSlice(named, this.#orphans);
+    const adopted = isEmpty(slice) ? named : adoptReported({ ...named, accepted: slice }, leafReported(named, slice));
+    this.#orphans = withoutKeys(this.#orphans, Object.keys(slice));
+    const desired = leafDesired(named, this.#known.desired);
+    return applyDesiredPatch(
+      { ...adopted, desiredVersion: this.#known.version },
+      desired,
+      this.#known.version,
+      this.#options.clock.now(),
+    ).record;
+  }
+
+  /** Takes a read of the whole module twin in. Resolves to the leaves that owe something; undefined: the read said nothing. */
+  async read(
+    desired: JsonObject,
+    version: number | undefined,
+    reported: JsonObject,
+    context: ReadContext,
+  ): Promise<readonly Leaf[] | undefined> {
+    const judgement = judgeRead(this.#known?.version, version);
+    if (judgement === "unknown" || version === undefined) return undefined;
+    const leaves = [...this.#options.leaves.all()];
+    if (judgement === "recreated")
+      this.#options.log.warn({ version, known: this.#known?.version }, "the module twin was made anew");
+    await together(
+      leaves.map((leaf) => leaf.lane),
+      () =>
+        this.#commit(desired, version, leaves, (leaf) =>
+          this.#reconciled(leaf, desired, version, reported, judgement, context),
+        ),
+    );
+    this.#orphans = withoutKeys(reported, [
+      ...Object.keys(reported).filter((name) => this.#options.leaves.ownerOf(name)),
+      GATEWAY_COMPONENT,
+    ]);
+    for (const leaf of leaves) this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+    return leaves;
+  }
+
+  /** Takes one desired patch in, whose version follows the known one. */
+  async patch(patch: JsonObject, version: number): Promise<void> {
+    if (this.#known === undefined) return;
+    const touched = new Set<Leaf>();
+    for (const component of Object.keys(patch)) {
+      const owner = this.#options.leaves.ownerOf(component);
+      if (owner !== undefined) touched.add(owner);
+    }
+    const desired = applyPatch(this.#known.desired, patch);
+    const leaves = [...touched];
+    await together(
+      leaves.map((leaf) => leaf.lane),
+      () =>
+        this.#commit(desired, version, leaves, ({ record }) => {
+          if (record.removed) return { record, notice: undefined, drop: false };
+          const named = this.#learn(record, [patch]);
+          const change = applyDesiredPatch(
+            named,
+            leafDesiredPatch(named, patch, named.desired),
+            version,
+            this.#options.clock.now(),
+          );
+          return { ...change, drop: false };
+        }),
+    );
+  }
+
+  /** All that changes, in one commit; then, and only then, the leaves hear of it. */
+  async #commit(
+    desired: JsonObject,
+    version: number,
+    leaves: readonly Leaf[],
+    change: (leaf: Leaf) => Change,
+  ): Promise<void> {
+    const { downlink, downstream, leaves: table, log, onGatewayDesired } = this.#options;
+    const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
+    const records = new Map<Leaf, LeafRecord>();
+    for (const [leaf, { record, notice }] of changes) records.set(leaf, Downlink.withMissed(record, notice));
+    const next = { desired, version };
+    const isNews = this.#known?.version !== version || this.#known.desired !== desired;
+    await table.saveAll(records, isNews ? [{ kind: "meta", key: "module-desired", value: next }] : []);
+    const own = desired[GATEWAY_COMPONENT];
+    const ownBefore = this.#known?.desired[GATEWAY_COMPONENT];
+    const isOwnNews = this.#known === undefined || !sameValue(own ?? null, ownBefore ?? null);
+    this.#known = next;
+    for (const [leaf, { notice, drop }] of changes) {
+      if (drop) {
+        downstream
+          .drop(leaf.id, "the module twin was made anew: read it again")
+          .catch((error: unknown) =>
+            log.error({ leafId: leaf.id, error: String(error) }, "a leaf could not be dropped"),
+          );
+      } else if (notice !== undefined) {
+        downlink.notify(leaf, notice);
+      }
+    }
+    if (isOwnNews) onGatewayDesired(own !== undefined && isJsonObject(own) ? own : {}, version);
+  }
+
+  #reconciled(
+    leaf: Leaf,
+    desired: JsonObject,
+    version: number,
+    reported: JsonObject,
+    judgement: Exclude<ReturnType<typeof judgeRead>, "unknown">,
+    context: ReadContext,
+  ): Change {
+    if (leaf.record.removed) {
+      return {
+        record: { ...leaf.record, accepted: moduleSlice(leaf.record, reported) },
+        notice: undefined,
+        drop: false,
+      };
+    }
+    const before = this.#learn(leaf.record, [desired, reported]);
+    const slice = moduleSlice(before, reported);
+    const isFirstSight = before.desiredVersion === 0 && !isEmpty(slice);
+    const based = isFirstSight
+      ? adoptReported(before, applyPatch(leafReported(before, slice), before.reported))
+      : before;
+    const outcome = reconcileDesired(based, leafDesired(based, desired), version, judgement, this.#options.clock.now());
+    const components = new Set(Object.keys(outcome.record.components));
+    const clamped = clampAcknowledgements(outcome.record.reported, components, version);
+    const record = clamped === outcome.record.reported ? outcome.record : { ...outcome.record, reported: clamped };
+    return { ...outcome, record: this.#settled(leaf, record, slice, context) };
+  }
+
+  /** The read becomes what the hub has, unless a push of ours is too fresh to show in it. */
+  #settled(leaf: Leaf, record: LeafRecord, slice: JsonObject, context: ReadContext): LeafRecord {
+    if (context.startedMs - leaf.pushedMs < SETTLE_MS) return record;
+    const view = moduleView(record, record.reported);
+    const settled = settleRead(record, slice, view, context.fromCloud);
+    return this.#withoutEndlessResends(record, settled, view);
+  }
+
+  /** What edgeHub took and a later read shows otherwise is sent again a bounded number of times. */
+  #withoutEndlessResends(before: LeafRecord, settled: LeafRecord, view: JsonObject): LeafRecord {
+    let { quarantined } = settled;
+    for (const [component, properties] of Object.entries(diff(settled.accepted, view, sameValue))) {
+      for (const property of isJsonObject(properties) ? Object.keys(properties) : []) {
+        const taken = child(child(before.accepted, component), property);
+        if (taken === undefined || !sameValue(taken, child(child(view, component), property) ?? null)) continue;
+        const path = `${component}/${property}`;
+        const resends = (this.#resends.get(path) ?? 0) + 1;
+        this.#resends.set(path, resends);
+        if (resends <= MAX_RESENDS) continue;
+        this.#resends.delete(path);
+        quarantined = { ...quarantined, [path]: "the hub takes it and keeps showing another value" };
+        this.#options.metrics.count("reported_quarantined_total");
+        this.#options.log.error(
+          { leafId: before.leafId, path },
+          "a reported property does not stay at the hub, it is not sent again until it changes",
+        );
+      }
+    }
+    return quarantined === settled.quarantined ? settled : { ...settled, quarantined };
+  }
+
+  #learn(record: LeafRecord, sections: readonly JsonObject[]): LeafRecord {
+    const names = sections.flatMap((section) => unknownComponents(record, section));
+    if (names.length === 0) return record;
+    const { naming } = learnComponents(
+      record,
+      names,
+      this.#options.leaves.sha256Hex,
+      this.#options.maxComponentsPerLeaf(),
+    );
+    return { ...record, components: naming.components };
+  }
+}
+
+function child(value: Json | undefined, key: string): Json | undefined {
+  return value !== undefined && isJsonObject(value) && Object.hasOwn(value, key) ? value[key] : undefined;
+}
+
+function withoutKeys(section: JsonObject, names: readonly string[]): JsonObject {
+  const gone = new Set(names);
+  return Object.fromEntries(Object.entries(section).filter(([name]) => !gone.has(name)));
+}

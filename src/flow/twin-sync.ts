@@ -1,0 +1,209 @@
+/**
+ * Keeps the caches and the module twin together: when to read, what to hold back meanwhile, when to push [design section 6].
+ * Invariants: a read happens with an empty send window and with no push under way; desired patches that arrive during a read wait
+ * for it; while the WAN is known to be away nothing is read on a timer, and when it returns one read happens at once.
+ */
+import type { JsonObject } from "../core/message.ts";
+import { judgePatch } from "../core/reconcile.ts";
+import type { Forwarder } from "./forwarder.ts";
+import type { Leaf } from "./leaves.ts";
+import type { Clock, Log, Metrics, Upstream, WanState, WanWatch } from "./ports.ts";
+import type { ReportedPush } from "./reported-push.ts";
+import type { TwinApply } from "./twin-apply.ts";
+
+export interface TwinSyncOptions {
+  readonly upstream: Upstream;
+  readonly wan: WanWatch;
+  readonly forwarder: Forwarder;
+  readonly push: ReportedPush;
+  readonly apply: TwinApply;
+  readonly leaves: () => Iterable<Leaf>;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly readIntervalSecs: () => number;
+  /** The caches were synchronised; the first time, held answers can go out. */
+  readonly synchronised: () => void;
+}
+
+const READ_RETRY_MS = 5_000;
+/** After a push the cloud's twin is compared again once edgeHub must have sent it. */
+const SETTLE_READ_MS = 20_000;
+
+interface Held {
+  readonly patch: JsonObject;
+  readonly version: number;
+}
+
+export class TwinSync {
+  readonly #options: TwinSyncOptions;
+  readonly #stopping = new AbortController();
+  #linkUp = false;
+  #wan: WanState = "unknown";
+  #wanted = false;
+  #reading = false;
+  #held: Held[] = [];
+  /** Desired patches are taken in one after the other. */
+  #serial: Promise<void> = Promise.resolve();
+  #settleReadPlanned = false;
+
+  constructor(options: TwinSyncOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#periodic().catch((error: unknown) => {
+      if (!this.#stopping.signal.aborted)
+        this.#options.log.error({ error: String(error) }, "periodic twin reads stopped");
+    });
+  }
+
+  link(state: "up" | "down"): void {
+    this.#linkUp = state === "up";
+    if (!this.#linkUp) {
+      // Nothing more is answered on this connection; whoever reads or pushes now gets a fault.
+      this.#options.push.suspend().catch(() => undefined);
+      return;
+    }
+    this.#settleReadPlanned = false;
+    if (this.#mayRead()) this.#want();
+    else this.#options.push.resume();
+  }
+
+  renewed(): void {
+    this.#want();
+  }
+
+  wan(state: WanState): void {
+    const before = this.#wan;
+    this.#wan = state;
+    if (before === "away" && state !== "away") this.#want();
+  }
+
+  desired(patch: JsonObject, version: number): void {
+    if (this.#reading) {
+      this.#held.push({ patch, version });
+      return;
+    }
+    this.#serial = this.#serial.then(() => this.#take({ patch, version }));
+  }
+
+  /** Asks for a read at the next occasion: a change may have been missed. */
+  requestRead(): void {
+    this.#want();
+  }
+
+  async close(): Promise<void> {
+    this.#stopping.abort();
+    await this.#serial;
+  }
+
+  async #take({ patch, version }: Held): Promise<void> {
+    const { apply, log, metrics } = this.#options;
+    const verdict = judgePatch(apply.known?.version, version);
+    metrics.count("desired_patches_total", { verdict });
+    switch (verdict) {
+      case "stale":
+        return;
+      case "gap":
+        log.info({ version, known: apply.known?.version }, "desired changes were missed, the twin is read");
+        this.#held.push({ patch, version });
+        this.#want();
+        return;
+      case "applied":
+        try {
+          await apply.patch(patch, version);
+        } catch (error) {
+          log.error(
+            { version, error: String(error) },
+            "a desired change could not be stored, the twin will be read again",
+          );
+          this.#wantLater(READ_RETRY_MS);
+        }
+    }
+  }
+
+  /** "Unknown" is not empty: a gateway that never synchronised reads even while the WAN is away, since edgeHub may know. */
+  #mayRead(): boolean {
+    return this.#linkUp && (this.#wan !== "away" || this.#options.apply.known === undefined);
+  }
+
+  #want(): void {
+    this.#wanted = true;
+    if (this.#reading || !this.#mayRead() || this.#stopping.signal.aborted) return;
+    this.#reading = true;
+    this.#readWhileWanted()
+      .catch((error: unknown) => {
+        this.#options.log.error({ error: String(error) }, "a twin read could not be taken in");
+        this.#wantLater(READ_RETRY_MS);
+      })
+      .finally(() => {
+        this.#reading = false;
+        if (this.#linkUp) this.#options.push.resume();
+      });
+  }
+
+  async #readWhileWanted(): Promise<void> {
+    await this.#serial;
+    while (this.#wanted && this.#mayRead() && !this.#stopping.signal.aborted) {
+      this.#wanted = false;
+      if (!(await this.#read())) {
+        this.#wantLater(READ_RETRY_MS);
+        return;
+      }
+      const held = this.#held.splice(0);
+      for (const patch of held.toSorted((a, b) => a.version - b.version)) await this.#take(patch);
+    }
+  }
+
+  async #read(): Promise<boolean> {
+    const { apply, clock, forwarder, log, metrics, push, synchronised, upstream, wan } = this.#options;
+    await Promise.all([forwarder.pause(), push.suspend()]);
+    const startedMs = clock.steady();
+    const readsBefore = await wan.cloudReads();
+    const read = await upstream.getTwin().finally(() => forwarder.resume());
+    metrics.count("twin_reads_total", { result: read.kind });
+    if (read.kind === "failed") {
+      log.warn({ reason: read.fault.reason }, "the module twin could not be read");
+      return false;
+    }
+    wan.readTook(read.tookMs);
+    const readsAfter = readsBefore === undefined ? undefined : await wan.cloudReads();
+    const fromCloud = readsBefore !== undefined && readsAfter !== undefined && readsAfter > readsBefore;
+    const { desired, desiredVersion, reported } = read.twin;
+    const leaves = await apply.read(desired, desiredVersion, reported, { fromCloud, startedMs });
+    if (leaves === undefined) {
+      log.warn({}, "edgeHub knows nothing of the module twin yet");
+      return false;
+    }
+    log.info({ version: desiredVersion, tookMs: read.tookMs, fromCloud }, "the module twin was read");
+    synchronised();
+    for (const leaf of leaves) push.changed(leaf);
+    push.ownChanged();
+    this.#planSettleRead();
+    return true;
+  }
+
+  /** Once per link: what was pushed after the read is compared with the cloud when edgeHub must have sent it. */
+  #planSettleRead(): void {
+    if (this.#settleReadPlanned) return;
+    this.#settleReadPlanned = true;
+    this.#wantLater(SETTLE_READ_MS);
+  }
+
+  #wantLater(ms: number): void {
+    this.#options.clock.sleep(ms, this.#stopping.signal).then(
+      () => this.#want(),
+      () => undefined,
+    );
+  }
+
+  async #periodic(): Promise<void> {
+    const { clock, random, readIntervalSecs } = this.#options;
+    while (!this.#stopping.signal.aborted) {
+      await clock.sleep(readIntervalSecs() * 1000 * (0.75 + random() / 2), this.#stopping.signal);
+      if (this.#wan !== "away") this.#want();
+    }
+  }
+}

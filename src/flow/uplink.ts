@@ -1,0 +1,280 @@
+/**
+ * What leaves do: connect, subscribe, send. Each frame is parsed by the leaf's dialect, handled in the leaf's lane, and called
+ * received only when it is at its first safe place. Invariant: nothing that one leaf sends can fail the handling of another's.
+ */
+import type { LeafRecord } from "../core/leaf.ts";
+import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
+import type { Dialect } from "../translate/dialect.ts";
+import { learnComponents, toModuleTelemetry } from "../translate/pnp.ts";
+import type { CloudToDevice } from "./cloud-to-device.ts";
+import type { Commands } from "./commands.ts";
+import type { Downlink } from "./downlink.ts";
+import type { Forwarder } from "./forwarder.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
+import type { ReportedIntake } from "./reported-intake.ts";
+import type { TwinApply } from "./twin-apply.ts";
+
+export interface UplinkOptions {
+  readonly leaves: Leaves;
+  readonly downlink: Downlink;
+  readonly forwarder: Forwarder;
+  readonly apply: TwinApply;
+  readonly reported: ReportedIntake;
+  readonly commands: Commands;
+  readonly cloudToDevice: CloudToDevice;
+  readonly dialectOf: (record: LeafRecord) => Dialect;
+  readonly clock: Clock;
+  /** False while the clock is known to be wrong: no creation time is stamped then. */
+  readonly clockIsSet: () => boolean;
+  readonly newMessageId: () => string;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly settings: () => { readonly maxLeaves: number; readonly maxComponentsPerLeaf: number };
+}
+
+/** A twin GET that the first synchronisation shall answer is held below the SDKs' own 60 s [design section 4]. */
+const HOLD_GET_MS = 50_000;
+/** GETs that one leaf can have held at once; an SDK that asks again gives the older up. */
+const MAX_HELD_GETS = 4;
+const DONE: Received = { kind: "done" };
+
+export class Uplink implements LeafHandler {
+  readonly #options: UplinkOptions;
+  readonly #stopping = new AbortController();
+
+  constructor(options: UplinkOptions) {
+    this.#options = options;
+  }
+
+  close(): void {
+    this.#stopping.abort();
+  }
+
+  // ---------------------------------------------------------------- connections
+
+  async admit(connect: LeafConnect): Promise<Admission> {
+    const known = this.#options.leaves.get(connect.leafId);
+    const leaf = known ?? this.#firstSeen(connect);
+    if (typeof leaf === "string") return { kind: "refused", code: 3, reason: leaf };
+    try {
+      await leaf.lane.run(() => this.#remember(leaf, connect, known === undefined));
+    } catch (error) {
+      if (known === undefined) this.#options.leaves.discard(leaf);
+      return { kind: "refused", code: 3, reason: `the leaf's record could not be stored: ${String(error)}` };
+    }
+    return { kind: "accepted", subscriptions: leaf.record.subscriptions };
+  }
+
+  async connected({ leafId }: LeafConnect): Promise<void> {
+    await this.#withLeaf(leafId, (leaf) => {
+      leaf.connected = true;
+      leaf.heldGets = [];
+      leaf.toldVersion = undefined;
+      this.#openChannels(leaf, leaf.record.subscriptions);
+    });
+  }
+
+  async subscribed(leafId: LeafId, subscriptions: readonly Subscription[]): Promise<void> {
+    await this.#withLeaf(leafId, async (leaf) => {
+      const { leaves } = this.#options;
+      if (!sameSubscriptions(subscriptions, leaf.record.subscriptions))
+        await leaves.save(leaf, { ...leaf.record, subscriptions });
+      this.#openChannels(leaf, subscriptions);
+    });
+  }
+
+  async disconnected(leafId: LeafId): Promise<void> {
+    await this.#withLeaf(leafId, (leaf) => {
+      leaf.connected = false;
+      leaf.channels = new Set();
+      leaf.heldGets = [];
+      leaf.record = { ...leaf.record, lastSeenMs: this.#options.clock.now() };
+    });
+  }
+
+  #firstSeen(connect: LeafConnect): Leaf | string {
+    const { clock, leaves, settings } = this.#options;
+    if (leaves.size >= settings().maxLeaves) return "the gateway has as many leaves as it is allowed to have";
+    const leaf = leaves.create(connect, clock.now());
+    return leaf ?? `component ${leaves.nameFor(connect.leafId)} belongs to another leaf; give one of them an alias`;
+  }
+
+  async #remember(leaf: Leaf, connect: LeafConnect, isNew: boolean): Promise<void> {
+    const { apply, leaves } = this.#options;
+    const { record } = leaf;
+    const subscriptions = connect.clean ? [] : record.subscriptions;
+    const modelId = connect.modelId ?? record.modelId;
+    const isSame = subscriptions.length === record.subscriptions.length && modelId === record.modelId;
+    if (!isNew && isSame && connect.dialect === record.dialect) return;
+    const next = { ...record, subscriptions, modelId, dialect: connect.dialect };
+    await leaves.save(leaf, isNew ? apply.firstRecord(next) : next);
+  }
+
+  #openChannels(leaf: Leaf, subscriptions: readonly Subscription[]): void {
+    const { cloudToDevice, dialectOf, downlink, leaves } = this.#options;
+    const dialect = dialectOf(leaf.record);
+    const channels = new Set<Channel>();
+    for (const { filter } of subscriptions) {
+      const channel = dialect.channel(leaf.id, filter);
+      if (channel !== undefined) channels.add(channel);
+    }
+    const hadDesired = leaf.channels.has("desired");
+    leaf.channels = channels;
+    if (!hadDesired && leaves.isReady(leaf, "desired")) downlink.catchUp(leaf);
+    leaves.wake(leaf);
+    cloudToDevice.ready(leaf);
+  }
+
+  // ---------------------------------------------------------------- frames
+
+  received(leafId: LeafId, frame: Frame): Promise<Received> {
+    const leaf = this.#options.leaves.get(leafId);
+    if (leaf === undefined) return Promise.resolve({ kind: "close", reason: "not connected" });
+    return this.#received(leaf, frame).catch((error: unknown): Received => {
+      this.#options.metrics.count("defects_total");
+      this.#options.log.error(
+        { leafId, topic: frame.topic.slice(0, 200), error: String(error) },
+        "a frame could not be handled",
+      );
+      return { kind: "close", reason: "the gateway could not handle it" };
+    });
+  }
+
+  async #received(leaf: Leaf, frame: Frame): Promise<Received> {
+    const request = this.#options.dialectOf(leaf.record).parse(leaf.id, frame);
+    // Telemetry leaves the lane as soon as it has its place in the queue: waiting for its safe place must not stop the leaf.
+    const step = await leaf.lane.run(() => {
+      this.#options.downlink.heardFrom(leaf);
+      return this.#handle(leaf, request);
+    });
+    return "later" in step ? step.later : step;
+  }
+
+  async #handle(leaf: Leaf, request: LeafRequest): Promise<Received | { later: Promise<Received> }> {
+    const { commands, downlink, reported } = this.#options;
+    switch (request.kind) {
+      case "telemetry":
+        return this.#telemetry(leaf, request.telemetry);
+      case "twin-get":
+        this.#get(leaf, request.rid);
+        return DONE;
+      case "reported":
+        await reported.take(leaf, request);
+        return DONE;
+      case "command-answer":
+        commands.answered(leaf.id, request.rid, { status: request.status, payload: request.payload });
+        return DONE;
+      case "twin-invalid":
+        this.#refused(leaf, "twin-invalid", request.reason);
+        downlink.answer(leaf, {
+          kind: "twin-refused",
+          rid: request.rid,
+          status: request.status,
+          reason: request.reason,
+        });
+        return DONE;
+      case "close":
+        this.#refused(leaf, "close", request.reason);
+        return { kind: "close", reason: request.reason };
+      case "ignored":
+        this.#refused(leaf, "ignored", request.reason);
+        return DONE;
+    }
+  }
+
+  async #telemetry(leaf: Leaf, telemetry: Telemetry): Promise<Received | { later: Promise<Received> }> {
+    const { clock, clockIsSet, forwarder, metrics, newMessageId } = this.#options;
+    metrics.count("telemetry_received_total");
+    const component = telemetry.system["sub"];
+    if (component !== undefined && !(await this.#knowsComponent(leaf, component))) {
+      return { kind: "close", reason: `component ${component.slice(0, 64)} is one too many` };
+    }
+    const stamp = {
+      messageId: newMessageId(),
+      creationTime: clockIsSet() ? new Date(clock.now()).toISOString() : undefined,
+    };
+    const translated = toModuleTelemetry(telemetry, leaf.record, stamp);
+    if (translated.kind === "refused") {
+      this.#refused(leaf, "telemetry", translated.reason);
+      return { kind: "close", reason: translated.reason };
+    }
+    const arrivedMs = clock.steady();
+    const later = forwarder.enqueue(leaf.id, translated.message).then((safe): Received => {
+      metrics.observe("puback_seconds", (clock.steady() - arrivedMs) / 1000);
+      return safe.kind === "safe" ? DONE : { kind: "close", reason: safe.reason };
+    });
+    return { later };
+  }
+
+  async #knowsComponent(leaf: Leaf, component: string): Promise<boolean> {
+    const { record } = leaf;
+    if (component === "" || Object.hasOwn(record.components, component)) return true;
+    const { leaves, settings } = this.#options;
+    const { naming, refused } = learnComponents(record, [component], leaves.sha256Hex, settings().maxComponentsPerLeaf);
+    if (refused.length > 0) {
+      this.#refused(leaf, "too-many-components", component.slice(0, 64));
+      return false;
+    }
+    await leaves.save(leaf, { ...record, components: naming.components });
+    return true;
+  }
+
+  /** Answered from the cache, never from upstream. "Unknown" is not "empty": without any synchronisation the answer waits. */
+  #get(leaf: Leaf, rid: string): void {
+    const { apply, downlink } = this.#options;
+    if (apply.known !== undefined) {
+      downlink.answerGet(leaf, rid);
+      return;
+    }
+    leaf.heldGets.push(rid);
+    if (leaf.heldGets.length > MAX_HELD_GETS) leaf.heldGets.shift();
+    this.#options.clock.sleep(HOLD_GET_MS, this.#stopping.signal).then(
+      () => {
+        const at = leaf.heldGets.indexOf(rid);
+        if (at < 0) return;
+        leaf.heldGets.splice(at, 1);
+        downlink.answer(leaf, {
+          kind: "twin-refused",
+          rid,
+          status: 503,
+          reason: "the gateway has not been in touch with the hub yet",
+        });
+      },
+      () => undefined,
+    );
+  }
+
+  /** The caches are synchronised: what waited for that is answered. */
+  synchronised(): void {
+    for (const leaf of this.#options.leaves.all()) {
+      const rids = leaf.heldGets.splice(0);
+      if (rids.length === 0) continue;
+      this.#inLane(leaf, () => {
+        for (const rid of rids) this.#options.downlink.answerGet(leaf, rid);
+      });
+    }
+  }
+
+  #refused(leaf: Leaf, reason: string, detail: string): void {
+    this.#options.metrics.count("frames_refused_total", { reason });
+    this.#options.log.warn({ leafId: leaf.id, reason, detail }, "a leaf's frame was refused");
+  }
+
+  #inLane(leaf: Leaf, work: () => void): void {
+    leaf.lane
+      .run(work)
+      .catch((error: unknown) =>
+        this.#options.log.error({ leafId: leaf.id, error: String(error) }, "a leaf's work failed"),
+      );
+  }
+
+  async #withLeaf(leafId: LeafId, work: (leaf: Leaf) => Promise<void> | void): Promise<void> {
+    const leaf = this.#options.leaves.get(leafId);
+    if (leaf !== undefined) await leaf.lane.run(() => work(leaf));
+  }
+}
+
+function sameSubscriptions(a: readonly Subscription[], b: readonly Subscription[]): boolean {
+  return a.length === b.length && a.every(({ filter, qos }, at) => b[at]?.filter === filter && b[at].qos === qos);
+}

@@ -1,0 +1,135 @@
+#!/usr/bin/env node
+/**
+ * The process: environment, config file, signals, exit codes. Alone reads `process.*`.
+ * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>` and `config` answer operators without starting it.
+ */
+import { createHash, createHmac } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { parse as parseYaml } from "yaml";
+import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config.ts";
+import { componentName } from "./core/component-name.ts";
+import { GatewayError } from "./core/errors.ts";
+import { parseLeafId } from "./core/message.ts";
+import { type Gateway, startGateway } from "./gateway.ts";
+
+/** Set first: as process 1 of a container Node ignores SIGTERM until somebody listens. */
+let gateway: Gateway | undefined;
+let isEnding = false;
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => void end(signal));
+
+/** Containers are killed 10 s after SIGTERM. */
+const END_WITHIN_MS = 8_000;
+
+const HELP = `iotedge-pnp-gateway                 run the gateway
+iotedge-pnp-gateway leaf name <id>  the component of the module twin that stands for a leaf
+iotedge-pnp-gateway leaf key <id>   the leaf's key, derived from the group key, and its connection string
+iotedge-pnp-gateway config          the configuration in force and the names of its environment variables
+
+Environment: IOTEDGE_* as the IoT Edge runtime sets it (or EdgeHubConnectionString), GATEWAY_STATE (state folder),
+GATEWAY_CONFIG (JSON or YAML file), GATEWAY_<KEY> for each key of the configuration.`;
+
+await run(process.argv.slice(2));
+
+async function run(args: readonly string[]): Promise<void> {
+  const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options: { help: { type: "boolean", short: "h" } } });
+  const [first, second, third] = positionals;
+  if (values.help === true) print(HELP);
+  else if (first === undefined) await serve();
+  else if (first === "config") print(configText(readConfig()));
+  else if (first === "leaf" && second === "name" && third !== undefined) print(leafName(third));
+  else if (first === "leaf" && second === "key" && third !== undefined) print(leafKey(third));
+  else fail(`There is no such command.\n\n${HELP}`, 2);
+}
+
+async function serve(): Promise<void> {
+  try {
+    const started = await startGateway({
+      config: readConfig(),
+      environment: process.env,
+      stateFolder: process.env["GATEWAY_STATE"] ?? "./.gateway",
+      bootId: bootId(),
+    });
+    gateway = started;
+    if (isEnding) await started[Symbol.asyncDispose]();
+  } catch (error) {
+    if (error instanceof GatewayError) fail(`${error.code}: ${error.message}`, 1);
+    throw error;
+  }
+}
+
+async function end(signal: string): Promise<void> {
+  if (isEnding || gateway === undefined) process.exit(gateway === undefined && !isEnding ? 0 : 1);
+  isEnding = true;
+  setTimeout(() => process.exit(1), END_WITHIN_MS).unref();
+  try {
+    await gateway[Symbol.asyncDispose]();
+    process.exit(0);
+  } catch (error) {
+    fail(`The gateway could not end in order after ${signal}: ${String(error)}`, 1);
+  }
+}
+
+function readConfig(): Config {
+  const result = mergeConfig(configFile(), process.env);
+  if (result.kind === "ok") return result.config;
+  const lines = result.problems.map(({ key, problem }) => `  ${key}: ${problem}`);
+  return fail(`CONFIG_INVALID: the configuration is wrong:\n${lines.join("\n")}`, 1);
+}
+
+function configFile(): Record<string, unknown> {
+  const path = process.env["GATEWAY_CONFIG"];
+  if (path === undefined || path === "") return {};
+  try {
+    const parsed: unknown = parseYaml(readFileSync(path, "utf8"));
+    if (parsed === null) return {};
+    if (typeof parsed === "object" && !Array.isArray(parsed)) return { ...parsed };
+    return fail(`CONFIG_INVALID: ${path} (GATEWAY_CONFIG) holds no object`, 1);
+  } catch (error) {
+    return fail(`CONFIG_INVALID: ${path} (GATEWAY_CONFIG) cannot be read: ${String(error)}`, 1);
+  }
+}
+
+function configText(config: Config): string {
+  return CONFIG_KEYS.map((key) => `${environmentName(key)}=${JSON.stringify(config[key])}`).join("\n");
+}
+
+function leafName(id: string): string {
+  const leafId = parseLeafId(id) ?? fail(`${id} is no device id that IoT Hub would accept.`, 2);
+  const { aliases } = readConfig();
+  const alias = Object.hasOwn(aliases, leafId) ? aliases[leafId] : undefined;
+  return alias ?? componentName(leafId, sha256Hex);
+}
+
+/** The key as DPS derives it for a member of an enrollment group [iothub-mqtt.md 11]. */
+function leafKey(id: string): string {
+  const leafId = parseLeafId(id) ?? fail(`${id} is no device id that IoT Hub would accept.`, 2);
+  const config = readConfig();
+  if (config.groupKeyFile === "") fail("groupKeyFile (GATEWAY_GROUP_KEY_FILE) names the file with the group key; it is not set.", 2);
+  const groupKey = readFileSync(config.groupKeyFile, "utf8").trim();
+  const key = createHmac("sha256", Buffer.from(groupKey, "base64")).update(leafId, "utf8").digest("base64");
+  const hub = config.hubHostNames[0] ?? process.env["IOTEDGE_IOTHUBHOSTNAME"] ?? "<hub>.azure-devices.net";
+  const host = config.serverNames[0] ?? process.env["IOTEDGE_GATEWAYHOSTNAME"]?.split(":")[0] ?? "<gateway host>";
+  return `${key}\nHostName=${hub};DeviceId=${leafId};SharedAccessKey=${key};GatewayHostName=${host}`;
+}
+
+function sha256Hex(text: string): string {
+  return createHash("sha256").update(text, "utf8").digest("hex");
+}
+
+function bootId(): string | undefined {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  } catch {
+    return undefined;
+  }
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+function fail(text: string, code: number): never {
+  process.stderr.write(`${text}\n`);
+  process.exit(code);
+}
