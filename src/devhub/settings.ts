@@ -1,0 +1,101 @@
+/**
+ * Every number of the development hub on one page. The defaults are what the real edgeHub and IoT Hub do
+ * [reference/iothub-mqtt.md]; tests divide the long ones.
+ */
+
+/** `edgehub`: the module's neighbour on the box, with a cloud behind it. `iothub`: the strict cloud itself. */
+export type Personality = "edgehub" | "iothub";
+
+export interface DevHubSettings {
+  readonly personality: Personality;
+  /** The Edge device and the module that exist from the start. */
+  readonly deviceId: string;
+  readonly moduleId: string;
+  /** Goes into SAS audiences and user names; nothing listens under this name. */
+  readonly iotHubHostName: string;
+  /** The name that modules dial and that edgeHub's certificate carries, without a port. */
+  readonly gatewayHostName: string;
+  /** All listeners bind here; `0.0.0.0` in a container. */
+  readonly bind: string;
+  /** Ports: 0 takes a free one. */
+  readonly mqttPort: number;
+  readonly servicePort: number;
+  readonly metricsPort: number;
+  /** Stands for port 443 of the hub's host: what a gateway probes to learn whether the WAN is there. */
+  readonly probePort: number;
+  /** A TCP port of the workload API beside its socket; undefined: the socket only. */
+  readonly workloadPort: number | undefined;
+  /** The workload API's socket; undefined: in the state folder. */
+  readonly workloadSocket: string | undefined;
+  /** A port for MQTT without TLS, for tests with a wire tap; undefined: none. */
+  readonly plainMqttPort: number | undefined;
+  /** Where state survives a restart; undefined: in memory, with the socket in a temporary folder. */
+  readonly stateFolder: string | undefined;
+
+  /** edgeHub's routes, e.g. `FROM /messages/modules/gw/outputs/telemetry INTO $upstream`. */
+  readonly routes: readonly string[];
+  readonly timeToLiveSecs: number;
+  /** Messages per round trip and identity [edgeHub MaxUpstreamBatchSize]. */
+  readonly maxUpstreamBatchSize: number;
+  readonly cloudRoundTripMs: number;
+
+  /** CONNECT must arrive within [edgeHub ConnectArrivalTimeout]. */
+  readonly connectArrivalTimeoutMs: number;
+  /** Upper end of 1.5 x keep-alive, and its value when a client asks for none [edgeHub MaxKeepAliveTimeout]. */
+  readonly maxKeepAliveMs: number;
+  /** A module's input message is sent again when it is not acknowledged within [edgeHub MessageAckTimeoutSecs]. */
+  readonly messageAckTimeoutMs: number;
+  readonly clockSkewMs: number;
+
+  /** Reported patches go to the cloud at most this often [edgeHub ReportedPropertiesSyncFrequencySecs]. */
+  readonly reportedSyncMs: number;
+  /** A twin read while the line is cut takes this long before the store answers. */
+  readonly readInOutageMs: number;
+  /** After an outage shorter than this, measured from the last read, edgeHub does not compare twins [MinTwinSyncPeriodSecs]. */
+  readonly minTwinSyncPeriodMs: number;
+  /** How long after the line is back edgeHub notices by itself. */
+  readonly resumeAfterSilentMs: number;
+  readonly resumeAfterRefusedMs: number;
+  /** What the first read after a `refused` cut with traffic takes; it wakes edgeHub. After a `silent` one it takes readInOutageMs. */
+  readonly wakingReadMs: number;
+  /** An operation that hangs this long in a cut makes edgeHub count itself offline. */
+  readonly offlineNoticeMs: number;
+
+  /** Life of certificates from the workload API [Edge daemon: 30 days]. */
+  readonly serverCertificateLifeMs: number;
+}
+
+const DAY_MS = 24 * 3_600_000;
+
+export const DEFAULT_SETTINGS: DevHubSettings = {
+  personality: "edgehub",
+  deviceId: "edge1",
+  moduleId: "gw",
+  iotHubHostName: "devhub.azure-devices.net",
+  gatewayHostName: "localhost",
+  bind: "127.0.0.1",
+  mqttPort: 18883,
+  servicePort: 18443,
+  metricsPort: 19600,
+  probePort: 18444,
+  workloadPort: undefined,
+  workloadSocket: undefined,
+  plainMqttPort: undefined,
+  stateFolder: undefined,
+  routes: ["FROM /messages/* INTO $upstream"],
+  timeToLiveSecs: 7200,
+  maxUpstreamBatchSize: 10,
+  cloudRoundTripMs: 0,
+  connectArrivalTimeoutMs: 60_000,
+  maxKeepAliveMs: 600_000,
+  messageAckTimeoutMs: 30_000,
+  clockSkewMs: 300_000,
+  reportedSyncMs: 5_000,
+  readInOutageMs: 20_000,
+  minTwinSyncPeriodMs: 120_000,
+  resumeAfterSilentMs: 23_000,
+  resumeAfterRefusedMs: 40_000,
+  wakingReadMs: 4_900,
+  offlineNoticeMs: 30_000,
+  serverCertificateLifeMs: 30 * DAY_MS,
+};
