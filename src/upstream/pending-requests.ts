@@ -1,0 +1,103 @@
+/**
+ * What was asked of a connection and is not answered yet. Invariant: each request settles exactly once: by its answer, by its own
+ * time limit, or when it is refused because nobody can answer any more.
+ */
+import type { Clock, Outcome } from "../flow/ports.ts";
+import { transient } from "./fault.ts";
+
+export type Refusal = Extract<Outcome, { kind: "failed" }>;
+export type RequestKind = "message" | "twin";
+
+interface Request {
+  readonly kind: RequestKind;
+  readonly askedMs: number;
+  /** {@link PendingRequests.readMs} when it was asked. */
+  readonly readMs: number;
+  readonly refuse: (reason: string) => void;
+}
+
+export interface TimeLimit {
+  readonly ms: number;
+  readonly passed: () => void;
+}
+
+export class PendingRequests {
+  readonly #clock: Clock;
+  /** In the order of asking. */
+  readonly #requests = new Set<Request>();
+  #readSinceMs: number | undefined;
+  #readTotalMs = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Runs `start`, which hands in the answer once there is one; later answers are ignored. */
+  ask<T>(
+    kind: RequestKind,
+    limit: TimeLimit | undefined,
+    start: (settle: (answer: T) => void) => void,
+  ): Promise<T | Refusal> {
+    return new Promise((resolve) => {
+      const waiting = new AbortController();
+      const settle = (answer: T | Refusal): void => {
+        this.#requests.delete(request);
+        waiting.abort();
+        resolve(answer);
+      };
+      const request: Request = {
+        kind,
+        askedMs: this.#clock.steady(),
+        readMs: this.readMs(),
+        refuse: (reason) => settle(transient(reason)),
+      };
+      this.#requests.add(request);
+      if (limit !== undefined) this.#limit(request, limit, waiting.signal);
+      try {
+        start(settle);
+      } catch (error) {
+        request.refuse(String(error));
+      }
+    });
+  }
+
+  /** Refuses what waits, of one kind or of all. */
+  refuse(reason: string, kind?: RequestKind): void {
+    for (const request of this.#requests) {
+      if (kind === undefined || request.kind === kind) request.refuse(reason);
+    }
+  }
+
+  readStarted(): void {
+    this.#readSinceMs = this.#clock.steady();
+  }
+
+  readEnded(): void {
+    this.#readTotalMs = this.readMs();
+    this.#readSinceMs = undefined;
+  }
+
+  /** How long twin reads have taken in all. While one hangs, edgeHub acknowledges nothing, and that is no fault. */
+  readMs(): number {
+    const runningMs = this.#readSinceMs === undefined ? 0 : this.#clock.steady() - this.#readSinceMs;
+    return this.#readTotalMs + runningMs;
+  }
+
+  /** How long the oldest message waits for its PUBACK, time in reads not counted; 0 when none waits. */
+  oldestMessageMs(): number {
+    for (const { kind, askedMs, readMs } of this.#requests) {
+      if (kind === "message") return this.#clock.steady() - askedMs - (this.readMs() - readMs);
+    }
+    return 0;
+  }
+
+  #limit(request: Request, { ms, passed }: TimeLimit, signal: AbortSignal): void {
+    this.#clock.sleep(ms, signal).then(
+      () => {
+        request.refuse(`no answer within ${ms} ms`);
+        passed();
+      },
+      () => undefined,
+    );
+  }
+}
