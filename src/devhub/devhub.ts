@@ -39,6 +39,8 @@ export interface DevHub extends AsyncDisposable, EdgeControl {
   register(identity: Identity): void;
   /** The connection string of an identity, which exists from then on at the edge side. */
   connectionString(identity: Identity): string;
+  /** Everything that another process needs to use the hub, as one JSON object. */
+  announcement(): Record<string, unknown>;
   /** The workload API over TCP, when a port was given. */
   readonly workloadHttpUri: string | undefined;
 }
@@ -163,6 +165,12 @@ class DevelopmentHub implements DevHub {
     const ids = identity.moduleId === undefined ? "" : `;ModuleId=${identity.moduleId}`;
     const host = `HostName=${this.settings.iotHubHostName}`;
     return `${host};DeviceId=${identity.deviceId}${ids};SharedAccessKey=${key};GatewayHostName=${this.#gateway}`;
+  }
+
+  announcement(): Record<string, unknown> {
+    const { mqttPort, plainMqttPort, metricsUrl, probeAddress, caFile, moduleConnectionString, workloadHttpUri } = this;
+    const ports = { mqttPort, plainMqttPort, metricsUrl, probeAddress, workloadHttpUri };
+    return { ready: true, environment: this.environment(), moduleConnectionString, caFile, ...ports };
   }
 
   register(identity: Identity): void {

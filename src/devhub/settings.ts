@@ -3,6 +3,8 @@
  * [reference/iothub-mqtt.md]; tests divide the long ones.
  */
 
+import { z } from "zod";
+
 /** `edgehub`: the module's neighbour on the box, with a cloud behind it. `iothub`: the strict cloud itself. */
 export type Personality = "edgehub" | "iothub";
 
@@ -99,3 +101,80 @@ export const DEFAULT_SETTINGS: DevHubSettings = {
   offlineNoticeMs: 30_000,
   serverCertificateLifeMs: 30 * DAY_MS,
 };
+
+export type ParsedSettings =
+  | { readonly kind: "valid"; readonly settings: Partial<DevHubSettings> }
+  | { readonly kind: "invalid"; readonly problems: readonly string[] };
+
+const Text = z.string().min(1).optional();
+const Port = z.coerce.number().int().min(0).max(65_535).optional();
+/** The numbers among the settings, by name: limits and times. */
+const Numbers = z.partialRecord(z.enum(numericSettings()), z.number().nonnegative());
+
+const Environment = z.object({
+  DEVHUB_STATE: z.string().default("./.devhub"),
+  DEVHUB_PERSONALITY: z.enum(["edgehub", "iothub"]).optional(),
+  DEVHUB_DEVICE_ID: Text,
+  DEVHUB_MODULE_ID: Text,
+  DEVHUB_IOTHUB_HOSTNAME: Text,
+  DEVHUB_GATEWAY_HOSTNAME: Text,
+  DEVHUB_BIND: Text,
+  DEVHUB_WORKLOAD_SOCKET: Text,
+  DEVHUB_MQTT_PORT: Port,
+  DEVHUB_PLAIN_MQTT_PORT: Port,
+  DEVHUB_SERVICE_PORT: Port,
+  DEVHUB_METRICS_PORT: Port,
+  DEVHUB_PROBE_PORT: Port,
+  DEVHUB_WORKLOAD_PORT: Port,
+  DEVHUB_ROUTES: z.string().transform(nonEmptyLines).optional(),
+  DEVHUB_SETTINGS: z.string().transform(parseJson).pipe(Numbers).optional(),
+});
+
+/** Settings from `DEVHUB_*`; every problem is named with its variable, not only the first. */
+export function parseEnvironment(environment: Readonly<Record<string, string | undefined>>): ParsedSettings {
+  // An empty variable is an unset one, as compose files write it.
+  const set = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ""));
+  const parsed = Environment.safeParse(set);
+  if (!parsed.success) {
+    return { kind: "invalid", problems: parsed.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`) };
+  }
+  const { data } = parsed;
+  const named = {
+    stateFolder: data.DEVHUB_STATE,
+    personality: data.DEVHUB_PERSONALITY,
+    deviceId: data.DEVHUB_DEVICE_ID,
+    moduleId: data.DEVHUB_MODULE_ID,
+    iotHubHostName: data.DEVHUB_IOTHUB_HOSTNAME,
+    gatewayHostName: data.DEVHUB_GATEWAY_HOSTNAME,
+    bind: data.DEVHUB_BIND,
+    workloadSocket: data.DEVHUB_WORKLOAD_SOCKET,
+    mqttPort: data.DEVHUB_MQTT_PORT,
+    plainMqttPort: data.DEVHUB_PLAIN_MQTT_PORT,
+    servicePort: data.DEVHUB_SERVICE_PORT,
+    metricsPort: data.DEVHUB_METRICS_PORT,
+    probePort: data.DEVHUB_PROBE_PORT,
+    workloadPort: data.DEVHUB_WORKLOAD_PORT,
+    routes: data.DEVHUB_ROUTES,
+  };
+  const given = Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined));
+  return { kind: "valid", settings: { ...given, ...data.DEVHUB_SETTINGS } };
+}
+
+function numericSettings(): string[] {
+  return Object.entries(DEFAULT_SETTINGS)
+    .filter(([, value]) => typeof value === "number")
+    .map(([key]) => key);
+}
+
+function nonEmptyLines(text: string): string[] {
+  return text.split("\n").filter((line) => line.trim() !== "");
+}
+
+function parseJson(text: string, context: z.RefinementCtx): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    context.addIssue({ code: "custom", message: "not JSON" });
+    return z.NEVER;
+  }
+}
