@@ -35,6 +35,11 @@ export interface LeafRecord extends LeafNaming {
   readonly tracks: PropertyTracks;
   /** Paths of the module's reported section that the hub refuses for good -> why. Never sent until the value changes. */
   readonly quarantined: Readonly<Record<string, string>>;
+  /**
+   * Changes of `desired` that this leaf may not have seen yet, merged into one patch; sent again when it comes back with a kept
+   * session (an SDK that keeps its session does not read its twin again). undefined: it has seen everything.
+   */
+  readonly missed: JsonObject | undefined;
   /** Removed by command: listed for the back end, nothing is delivered before somebody confirms. */
   readonly removed: boolean;
 }

@@ -5,7 +5,7 @@
 import type { LeafRecord } from "../core/leaf.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
-import { DESIRED_WARNING_BYTES, twinBytes } from "../core/twin-limits.ts";
+import { SECTION_WARNING_BYTES, twinBytes } from "../core/twin-limits.ts";
 import { dialectNamed } from "../translate/dialects.ts";
 import { iothub } from "../translate/iothub.ts";
 import { ReportedBudget } from "./budget.ts";
@@ -229,7 +229,7 @@ export class Relay implements AsyncDisposable {
     );
     metrics.gauge("twin_bytes", this.#budget.totalBytes, { section: "reported" });
     metrics.gauge("twin_bytes", desiredBytes, { section: "desired" });
-    if (Math.max(desiredBytes, this.#budget.totalBytes) > DESIRED_WARNING_BYTES) {
+    if (Math.max(desiredBytes, this.#budget.totalBytes) > SECTION_WARNING_BYTES) {
       this.#options.log.warn(
         { desiredBytes, reportedBytes: this.#budget.totalBytes },
         "the module twin is nearly full",

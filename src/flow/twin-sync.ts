@@ -6,7 +6,6 @@
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch } from "../core/reconcile.ts";
 import type { Forwarder } from "./forwarder.ts";
-import type { Leaf } from "./leaves.ts";
 import type { Clock, Log, Metrics, Upstream, WanState, WanWatch } from "./ports.ts";
 import type { ReportedPush } from "./reported-push.ts";
 import type { TwinApply } from "./twin-apply.ts";
@@ -17,7 +16,6 @@ export interface TwinSyncOptions {
   readonly forwarder: Forwarder;
   readonly push: ReportedPush;
   readonly apply: TwinApply;
-  readonly leaves: () => Iterable<Leaf>;
   readonly clock: Clock;
   readonly random: () => number;
   readonly metrics: Metrics;

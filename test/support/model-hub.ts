@@ -1,0 +1,178 @@
+/**
+ * edgeHub and IoT Hub as a reference model behind the port `Upstream`: thirty lines of truth (twin, versions, telemetry) and the
+ * ways in which the real ones hurt: links that break in the middle of a call, notifications that are lost, a twin made anew.
+ */
+import type { Json, JsonObject, Telemetry } from "../../src/core/message.ts";
+import type {
+  CommandAnswer,
+  HubHandler,
+  Outcome,
+  TwinRead,
+  Upstream,
+  WanHandler,
+  WanWatch,
+} from "../../src/flow/ports.ts";
+
+/** The merge of IoT Hub, written again on purpose: a mistake in ours must not agree with itself. */
+export function hubMerge(target: JsonObject, patch: JsonObject): JsonObject {
+  const result = new Map(Object.entries(target));
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) result.delete(key);
+    else if (typeof value === "object" && !Array.isArray(value)) {
+      const before = result.get(key);
+      const base =
+        typeof before === "object" && before !== null && !Array.isArray(before) ? (before as JsonObject) : {};
+      result.set(key, hubMerge(base, value as JsonObject));
+    } else result.set(key, value);
+  }
+  return Object.fromEntries(result);
+}
+
+const DOWN: Outcome = { kind: "failed", fault: { kind: "transient", reason: "the link is down" } };
+
+export class ModelHub implements Upstream {
+  desired: JsonObject = {};
+  version = 1;
+  reported: JsonObject = {};
+  readonly telemetry: Telemetry[] = [];
+  /** How calls end from now on: "lose-answer" does what is asked and then breaks the link before the answer. */
+  mode: "good" | "lose-answer" | "refuse" = "good";
+  /** Notifications are not sent (a short outage of the WAN). */
+  deaf = false;
+  /** Answers only when released (a slow hub). */
+  slow = false;
+  twinRefuses: ((patch: JsonObject) => string | undefined) | undefined;
+  #handler: HubHandler | undefined;
+  #up = false;
+  #slowed: (() => void)[] = [];
+  #commands = new AbortController();
+
+  async open(handler: HubHandler): Promise<void> {
+    this.#handler = handler;
+  }
+
+  get isUp(): boolean {
+    return this.#up;
+  }
+
+  link(state: "up" | "down"): void {
+    if ((state === "up") === this.#up || this.#handler === undefined) return;
+    this.#up = state === "up";
+    if (!this.#up) {
+      this.#commands.abort();
+      this.#commands = new AbortController();
+      this.release();
+    }
+    this.#handler.link(state);
+  }
+
+  release(): void {
+    for (const resolve of this.#slowed.splice(0)) resolve();
+  }
+
+  async send(_output: string, message: Telemetry): Promise<Outcome> {
+    return this.#call(() => {
+      this.telemetry.push(message);
+      return { kind: "accepted" };
+    });
+  }
+
+  async patchReported(patch: JsonObject): Promise<Outcome> {
+    const reason = this.twinRefuses?.(patch);
+    if (reason !== undefined && this.#up) return { kind: "failed", fault: { kind: "rejected", reason } };
+    return this.#call(() => {
+      this.reported = hubMerge(this.reported, patch);
+      return { kind: "accepted" };
+    });
+  }
+
+  async getTwin(): Promise<TwinRead> {
+    const read: { twin: TwinRead | undefined } = { twin: undefined };
+    const outcome = await this.#call(() => {
+      read.twin = {
+        kind: "read",
+        twin: { desired: this.desired, desiredVersion: this.version, reported: this.reported },
+        tookMs: 1,
+      };
+      return { kind: "accepted" };
+    });
+    return outcome.kind === "accepted" && read.twin !== undefined
+      ? read.twin
+      : { kind: "failed", fault: { kind: "transient", reason: "no answer" } };
+  }
+
+  reopen(): void {
+    this.link("down");
+  }
+
+  /** The back end changes desired properties. */
+  desire(patch: JsonObject): void {
+    this.desired = hubMerge(this.desired, patch);
+    this.version += 1;
+    if (this.#up && !this.deaf) this.#handler?.desired(patch, this.version);
+  }
+
+  /** The identity was deleted and made again: everything starts at 1. */
+  recreate(): void {
+    this.desired = {};
+    this.reported = {};
+    this.version = 1;
+    this.link("down");
+  }
+
+  async command(name: string, payload: Json): Promise<CommandAnswer | "no answer"> {
+    if (!this.#up || this.#handler === undefined) return "no answer";
+    return this.#handler.command(name, payload, this.#commands.signal);
+  }
+
+  async input(name: string, message: Telemetry): Promise<void> {
+    await this.#handler?.input(name, message);
+  }
+
+  /** The gateway's process is gone: whatever it asks for later comes from a ghost. */
+  detach(): void {
+    this.#up = false;
+    this.#handler = undefined;
+    this.release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.link("down");
+    this.#handler = undefined;
+  }
+
+  async #call(work: () => Outcome): Promise<Outcome> {
+    if (!this.#up) return DOWN;
+    const handler = this.#handler;
+    if (this.mode === "refuse") return { kind: "failed", fault: { kind: "throttled", reason: "told to refuse" } };
+    const outcome = work();
+    if (this.mode === "lose-answer") {
+      this.mode = "good";
+      await Promise.resolve();
+      if (this.#handler === handler) this.link("down");
+      return DOWN;
+    }
+    if (this.slow) await new Promise<void>((resolve) => this.#slowed.push(resolve));
+    return this.#up && this.#handler === handler ? outcome : DOWN;
+  }
+}
+
+/** A WAN watch that is told what it sees. */
+export class ModelWan implements WanWatch {
+  handler: WanHandler | undefined;
+  reads: number | undefined = 0;
+
+  async open(handler: WanHandler): Promise<void> {
+    this.handler = handler;
+  }
+
+  async cloudReads(): Promise<number | undefined> {
+    if (this.reads === undefined) return undefined;
+    this.reads += 1;
+    return this.reads;
+  }
+
+  readTook(): void {}
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}

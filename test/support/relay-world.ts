@@ -1,0 +1,112 @@
+/**
+ * A whole gateway around models: the real relay, a store, a model hub, model leaves, a clock moved by hand.
+ * The process can be killed at any moment and started again on what its store had committed.
+ */
+import { createHash } from "node:crypto";
+import type { Clock, Log, Metrics, Store } from "../../src/flow/ports.ts";
+import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
+import { ManualClock } from "./manual-clock.ts";
+import { MemoryStore } from "./memory-store.ts";
+import { ModelHub, ModelWan } from "./model-hub.ts";
+import { ModelLeaves } from "./model-leaves.ts";
+
+export const RELAY_SETTINGS: RelaySettings = {
+  spillAfterMs: 200,
+  commitIntervalMs: 100,
+  timeToLiveSecs: 7_200,
+  maxBytes: 64 * 1024 * 1024,
+  overflow: "reject",
+  memoryEntries: 50,
+  memoryBytes: 1024 * 1024,
+  durability: "first-safe",
+  retainAfterAckSecs: 60,
+  leafConnectTimeoutSecs: 0,
+  commandTimeoutSecs: 25,
+  maxPendingCommandsPerLeaf: 16,
+  maxLeaves: 100,
+  maxComponentsPerLeaf: 10,
+  maxTwinBytesPerLeaf: 8_192,
+  reportedIntervalMs: 5_000,
+  twinReadIntervalSecs: 900,
+};
+
+const SILENT: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+const NO_METRICS: Metrics = { count: () => undefined, gauge: () => undefined, observe: () => undefined };
+
+export function sha256Hex(text: string): string {
+  return createHash("sha256").update(text, "utf8").digest("hex");
+}
+
+export interface WorldOptions {
+  readonly settings?: Partial<RelaySettings>;
+  readonly store?: Store;
+  readonly log?: Log;
+  readonly metrics?: Metrics;
+}
+
+export class RelayWorld implements AsyncDisposable {
+  readonly hub = new ModelHub();
+  readonly wan = new ModelWan();
+  readonly leaves = new ModelLeaves();
+  readonly clock = new ManualClock();
+  settings: RelaySettings;
+  store: Store;
+  bootId = "boot-1";
+  relay: Relay | undefined;
+  readonly #options: WorldOptions;
+  #ids = 0;
+
+  constructor(options: WorldOptions = {}) {
+    this.#options = options;
+    this.settings = { ...RELAY_SETTINGS, ...options.settings };
+    this.store = options.store ?? new MemoryStore();
+  }
+
+  async start(): Promise<Relay> {
+    const clock: Clock = this.clock;
+    this.relay = new Relay({
+      store: this.store,
+      upstream: this.hub,
+      downstream: this.leaves,
+      wan: this.wan,
+      clock,
+      metrics: this.#options.metrics ?? NO_METRICS,
+      log: this.#options.log ?? SILENT,
+      random: () => 0.5,
+      newMessageId: () => `id-${++this.#ids}`,
+      naming: { sha256Hex, aliases: {} },
+      settings: () => this.settings,
+      clockIsSet: () => true,
+      version: "0.0.0-test",
+      bootId: this.bootId,
+      setLogLevel: () => true,
+      onGatewayDesired: () => undefined,
+    });
+    await this.relay.start();
+    return this.relay;
+  }
+
+  /** SIGKILL: connections break, nobody is told, nothing more is written. `store` is what the disk had. */
+  kill(store: Store): void {
+    this.leaves.detach();
+    this.hub.detach();
+    this.relay = undefined;
+    this.store = store;
+  }
+
+  /** Lets everything that is due within `ms` happen. */
+  async pass(ms: number): Promise<void> {
+    await this.clock.advance(ms);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const relay = this.relay;
+    if (relay === undefined) return;
+    let disposed = false;
+    const done = relay[Symbol.asyncDispose]().then(() => {
+      disposed = true;
+    });
+    while (!disposed) await this.clock.advance(1_000);
+    await done;
+  }
+}
