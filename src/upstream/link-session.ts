@@ -59,6 +59,11 @@ export interface LinkSessionOptions {
   readonly holdConnectMs: number;
 }
 
+interface Made {
+  readonly client: ModuleClient;
+  readonly transport: EdgeHubMqtt;
+}
+
 const ACCEPTED: Outcome = { kind: "accepted" };
 
 export class LinkSession {
@@ -217,7 +222,7 @@ export class LinkSession {
   }
 
   async #subscribe(): Promise<void> {
-    const { client, transport } = this.#ready();
+    const { client, transport } = this.#made();
     const { hub, log } = this.#options;
     // The transport holds back what arrives, so that nothing is lost before the handlers stand.
     await Promise.all([
@@ -270,7 +275,13 @@ export class LinkSession {
     }
   }
 
-  #ready(): { readonly client: ModuleClient; readonly transport: EdgeHubMqtt } {
+  /** Not before "up": the SDK would connect by itself, and throw where nobody can catch it when `setOptions` comes after. */
+  #ready(): Made {
+    if (!this.#up) throw new Error("the link is down");
+    return this.#made();
+  }
+
+  #made(): Made {
     if (this.over.aborted || this.#client === undefined || this.#transport === undefined)
       throw new Error("the link is down");
     return { client: this.#client, transport: this.#transport };
