@@ -83,7 +83,14 @@ export type LeafNotice =
       readonly reportedVersion: number;
     }
   | { readonly kind: "reported-accepted"; readonly rid: string; readonly version: number }
-  | { readonly kind: "twin-refused"; readonly rid: string; readonly status: number; readonly reason: string }
+  | {
+      readonly kind: "twin-refused";
+      readonly rid: string;
+      readonly status: number;
+      readonly reason: string;
+      /** ISO 8601, for the error body. */
+      readonly timestampUtc: string;
+    }
   | { readonly kind: "desired"; readonly patch: JsonObject; readonly version: number }
   | { readonly kind: "command"; readonly rid: string; readonly name: string; readonly payload: Json }
   | { readonly kind: "cloud-to-device"; readonly message: Telemetry };

@@ -58,8 +58,7 @@ export function trackDesired(
   for (const [path, value] of properties(patch, components)) {
     if (value !== null) next.set(path, { state: "pending", version, sinceMs: nowMs });
     else
-      for (const tracked of [...next.keys()])
-        if (tracked === path || tracked.startsWith(`${path}/`)) next.delete(tracked);
+      for (const tracked of next.keys()) if (tracked === path || tracked.startsWith(`${path}/`)) next.delete(tracked);
   }
   return Object.fromEntries(next);
 }

@@ -19,7 +19,8 @@ export const MIN_INTEGER = -4_503_599_627_370_496;
 export const MAX_INTEGER = 4_503_599_627_370_495;
 
 /** What edgeHub adds to IoT Hub's own list: `#` and any Unicode white space. */
-const FORBIDDEN_IN_KEY = /[\u0000-\u001f\u007f-\u009f.$#\s]/u;
+const FORBIDDEN_IN_KEY = /[\p{Cc}.$#\s]/u;
+const CONTROL = /\p{Cc}/gu;
 
 interface Walk {
   readonly maxDepth: number;
@@ -57,27 +58,36 @@ function visit(walk: Walk, value: Json, path: string, depth: number, insideArray
   } else if (typeof value === "string") {
     if (utf8Bytes(value) > MAX_STRING_BYTES) violation(walk, path, `a text has more than ${MAX_STRING_BYTES} bytes`);
   } else if (typeof value === "number") {
-    if (!Number.isFinite(value)) violation(walk, path, "not a number that JSON knows");
-    else if (Number.isInteger(value) && (value < MIN_INTEGER || value > MAX_INTEGER))
-      violation(walk, path, "an integer beyond 2^52");
-  } else if (isJsonObject(value) || Array.isArray(value)) {
-    // Checked before going deeper, so that no depth of a hostile patch is ever walked.
-    if (
-      depth >= walk.maxDepth &&
-      (isJsonObject(value) || value.some((item) => typeof item === "object" && item !== null))
-    ) {
-      if (hasChildren(value)) {
-        violation(walk, path, `deeper than ${walk.maxDepth} levels`);
-        return;
-      }
-    }
-    if (isJsonObject(value)) visitObject(walk, value, path, depth + 1, insideArray);
-    else for (const item of value) visit(walk, item, path, depth + 1, true);
+    visitNumber(walk, value, path);
+  } else if (typeof value === "object") {
+    visitNested(walk, value, path, depth, insideArray);
   }
 }
 
-function hasChildren(value: JsonObject | readonly Json[]): boolean {
-  return Array.isArray(value) ? value.length > 0 : Object.keys(value).length > 0;
+function visitNumber(walk: Walk, value: number, path: string): void {
+  if (!Number.isFinite(value)) violation(walk, path, "not a number that JSON knows");
+  else if (Number.isInteger(value) && (value < MIN_INTEGER || value > MAX_INTEGER))
+    violation(walk, path, "an integer beyond 2^52");
+}
+
+function visitNested(
+  walk: Walk,
+  value: JsonObject | readonly Json[],
+  path: string,
+  depth: number,
+  insideArray: boolean,
+): void {
+  const isList = Array.isArray(value);
+  const children: readonly Json[] = isList ? value : Object.values(value as JsonObject);
+  const goesDeeper = isList ? children.some((item) => typeof item === "object" && item !== null) : children.length > 0;
+  // Judged before going there, so that no depth of a hostile patch is ever walked.
+  if (goesDeeper && depth >= walk.maxDepth) {
+    violation(walk, path, `deeper than ${walk.maxDepth} levels`);
+  } else if (isList) {
+    for (const item of children) visit(walk, item, path, depth + 1, true);
+  } else {
+    visitObject(walk, value as JsonObject, path, depth + 1, insideArray);
+  }
 }
 
 /** Size of a section as IoT Hub counts: names and values in UTF-8 without control characters, numbers 8, booleans 4. */
@@ -99,7 +109,5 @@ function valueBytes(value: Json): number {
 }
 
 function textBytes(text: string): number {
-  return utf8Bytes(
-    /[\u0000-\u001f\u007f-\u009f]/.test(text) ? text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "") : text,
-  );
+  return utf8Bytes(text.replaceAll(CONTROL, ""));
 }

@@ -4,7 +4,7 @@
  */
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
 import type { Json, LeafId } from "../core/message.ts";
-import { leafCommandName, leafComponentOf, parseCommandName } from "../translate/pnp.ts";
+import { formatCommandName, leafComponentOf, parseCommandName } from "../translate/pnp.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, CommandAnswer, Log, Metrics } from "./ports.ts";
@@ -79,7 +79,7 @@ export class Commands {
     if (running >= maxPendingCommandsPerLeaf) return failure(429, `${running} commands wait for this leaf already`);
     this.#countOf.set(leaf.id, running + 1);
     try {
-      return await this.#call(leaf, leafCommandName(part.component, command), payload, signal);
+      return await this.#call(leaf, formatCommandName(part.component, command), payload, signal);
     } finally {
       const after = (this.#countOf.get(leaf.id) ?? 1) - 1;
       if (after === 0) this.#countOf.delete(leaf.id);

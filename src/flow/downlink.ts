@@ -45,6 +45,12 @@ export class Downlink {
     );
   }
 
+  /** Tells the leaf why its twin request failed. */
+  refuse(leaf: Leaf, rid: string, status: number, reason: string): void {
+    const timestampUtc = new Date(this.#options.clock.now()).toISOString();
+    this.answer(leaf, { kind: "twin-refused", rid, status, reason, timestampUtc });
+  }
+
   /** The record with a notice noted as not seen yet; goes into the same commit as the change itself. */
   static withMissed(record: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
     if (notice === undefined) return record;

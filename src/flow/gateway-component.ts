@@ -2,29 +2,16 @@
  * The gateway's own component of the module twin: what it reports of itself, and its commands for back ends.
  * Invariant: each command answers with a status of its own and never fails another's.
  */
-import { z } from "zod";
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
-import { diff, isEmpty } from "../core/merge-patch.ts";
+import { diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
-import { parseLeafId } from "../core/message.ts";
 import { unacknowledged } from "../core/property-ack.ts";
 import { sameValue } from "../core/same-value.ts";
-import { type CloudToDevice, DEFAULT_TTL_SECS, MAX_TTL_SECS } from "./cloud-to-device.ts";
+import type { CloudToDevice } from "./cloud-to-device.ts";
+import { parseCloudToDevice, parseLeaf, text } from "./gateway-requests.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { CommandAnswer } from "./ports.ts";
 import { owedBy } from "./reported-push.ts";
-
-const LEAF = z.strictObject({ leafId: z.string() });
-const CLOUD_TO_DEVICE = z.strictObject({
-  leafId: z.string(),
-  payload: z.json().optional(),
-  /** For bytes that are no JSON. */
-  payloadBase64: z.base64().optional(),
-  properties: z.record(z.string().min(1), z.string()).optional(),
-  messageId: z.string().min(1).max(128).optional(),
-  correlationId: z.string().min(1).max(128).optional(),
-  ttlSecs: z.number().int().positive().max(MAX_TTL_SECS).optional(),
-});
 
 export interface GatewayComponentOptions {
   readonly leaves: Leaves;
@@ -53,19 +40,18 @@ export class GatewayComponent {
       ping: () => ({ status: 200, payload: { version: options.version } }),
       listLeaves: () => ({ status: 200, payload: [...options.leaves.all()].map(summary) }),
       getLeaf: (payload) =>
-        this.#withLeaf(LEAF, payload, (leaf) => ({ status: 200, payload: details(leaf, options.cloudToDevice) })),
+        this.#withLeaf(payload, (leaf) => ({ status: 200, payload: details(leaf, options.cloudToDevice) })),
       removeLeaf: (payload) =>
-        this.#withLeaf(LEAF, payload, async (leaf) => {
+        this.#withLeaf(payload, async (leaf) => {
           await options.removeLeaf(leaf);
           return { status: 200, payload: summary(leaf) };
         }),
       confirmLeaf: (payload) =>
-        this.#withLeaf(LEAF, payload, async (leaf) => {
+        this.#withLeaf(payload, async (leaf) => {
           await options.confirmLeaf(leaf);
           return { status: 200, payload: summary(leaf) };
         }),
-      sendCloudToDevice: (payload) =>
-        this.#withLeaf(CLOUD_TO_DEVICE, payload, (leaf, request) => this.#send(leaf, request)),
+      sendCloudToDevice: (payload) => this.#withLeaf(payload, (leaf, request) => this.#send(leaf, request)),
       getDiagnostics: () => ({ status: 200, payload: options.diagnostics() }),
       setLogLevel: (payload) => this.#setLogLevel(payload),
     };
@@ -111,54 +97,38 @@ export class GatewayComponent {
   }
 
   #setLogLevel(payload: Json): CommandAnswer {
-    const parsed = z.strictObject({ level: z.string() }).safeParse(payload);
-    if (!parsed.success) return badRequest(parsed.error);
-    if (this.#options.setLogLevel(parsed.data.level)) return { status: 200, payload: null };
-    return { status: 400, payload: { message: "level is one of debug, info, warn, error" } };
+    const level = isJsonObject(payload) ? text(payload, "level") : undefined;
+    if (level !== undefined && this.#options.setLogLevel(level)) return { status: 200, payload: null };
+    return badRequest('"level" is one of debug, info, warn, error');
   }
 
-  async #send(leaf: Leaf, request: z.infer<typeof CLOUD_TO_DEVICE>): Promise<CommandAnswer> {
+  async #send(leaf: Leaf, payload: JsonObject): Promise<CommandAnswer> {
     const { cloudToDevice, newMessageId } = this.#options;
-    const messageId = request.messageId ?? newMessageId();
-    const isJson = request.payloadBase64 === undefined;
-    const payload = isJson
-      ? Buffer.from(textOf(request.payload ?? null), "utf8")
-      : Buffer.from(request.payloadBase64, "base64");
-    const system = {
-      mid: messageId,
-      ...(request.correlationId === undefined ? {} : { cid: request.correlationId }),
+    const request = parseCloudToDevice(payload, newMessageId);
+    if ("problem" in request) return badRequest(request.problem);
+    const result = await cloudToDevice.send(leaf, request.message, request.ttlSecs);
+    if (result.kind === "refused") return { status: result.status, payload: { message: result.reason } };
+    return {
+      status: 200,
+      payload: { messageId: request.message.system["mid"] ?? "", queued: cloudToDevice.queued(leaf.id) },
     };
-    const result = await cloudToDevice.send(
-      leaf,
-      { payload, system, properties: request.properties ?? {} },
-      request.ttlSecs ?? DEFAULT_TTL_SECS,
-    );
-    if (result.kind === "queued") return { status: 200, payload: { messageId, queued: cloudToDevice.queued(leaf.id) } };
-    return { status: result.status, payload: { message: result.reason } };
   }
 
-  async #withLeaf<T extends { leafId: string }>(
-    schema: z.ZodType<T>,
+  async #withLeaf(
     payload: Json,
-    run: (leaf: Leaf, request: T) => Promise<CommandAnswer> | CommandAnswer,
+    run: (leaf: Leaf, payload: JsonObject) => Promise<CommandAnswer> | CommandAnswer,
   ): Promise<CommandAnswer> {
-    const parsed = schema.safeParse(payload);
-    if (!parsed.success) return badRequest(parsed.error);
-    const leafId = parseLeafId(parsed.data.leafId);
-    const leaf = leafId === undefined ? undefined : this.#options.leaves.get(leafId);
-    if (leaf === undefined)
-      return { status: 404, payload: { message: `there is no leaf ${parsed.data.leafId.slice(0, 128)}` } };
-    return run(leaf, parsed.data);
+    const leafId = parseLeaf(payload);
+    if (typeof leafId !== "string") return badRequest(leafId.problem);
+    const leaf = this.#options.leaves.get(leafId);
+    if (leaf === undefined || !isJsonObject(payload))
+      return { status: 404, payload: { message: `there is no leaf ${leafId}` } };
+    return run(leaf, payload);
   }
 }
 
-/** A string is sent as it is, anything else as JSON. */
-function textOf(payload: Json): string {
-  return typeof payload === "string" ? payload : JSON.stringify(payload);
-}
-
-function badRequest(error: z.ZodError): CommandAnswer {
-  return { status: 400, payload: { message: z.prettifyError(error) } };
+function badRequest(message: string): CommandAnswer {
+  return { status: 400, payload: { message } };
 }
 
 function summary({ connected, record }: Leaf): JsonObject {

@@ -5,7 +5,6 @@
 import type { LeafRecord } from "../core/leaf.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
-import { SECTION_WARNING_BYTES, twinBytes } from "../core/twin-limits.ts";
 import { dialectNamed } from "../translate/dialects.ts";
 import { iothub } from "../translate/iothub.ts";
 import { ReportedBudget } from "./budget.ts";
@@ -27,6 +26,7 @@ import type {
   WanHandler,
   WanWatch,
 } from "./ports.ts";
+import { RelayReport } from "./relay-report.ts";
 import { ReportedIntake } from "./reported-intake.ts";
 import { ReportedPush } from "./reported-push.ts";
 import { TwinApply } from "./twin-apply.ts";
@@ -76,6 +76,7 @@ export class Relay implements AsyncDisposable {
   readonly #cloudToDevice: CloudToDevice;
   readonly #budget: ReportedBudget;
   readonly component: GatewayComponent;
+  readonly #report: RelayReport;
   #linkUp = false;
 
   constructor(options: RelayOptions) {
@@ -139,6 +140,7 @@ export class Relay implements AsyncDisposable {
       readIntervalSecs: () => settings().twinReadIntervalSecs,
       synchronised: () => uplink.synchronised(),
     });
+    this.#report = new RelayReport({ ...options, leaves, forwarder, push, apply, budget: this.#budget });
     this.#leaves = leaves;
     this.#forwarder = forwarder;
     this.#push = push;
@@ -196,45 +198,12 @@ export class Relay implements AsyncDisposable {
   }
 
   diagnostics(): JsonObject {
-    const { clock } = this.#options;
-    const { oldestMs } = this.#forwarder;
-    return {
-      version: this.#options.version,
-      linkUp: this.#linkUp,
-      twinVersion: this.#apply.known?.version ?? null,
-      leaves: this.#leaves.size,
-      leavesConnected: [...this.#leaves.all()].filter((leaf) => leaf.connected).length,
-      leavesOwing: this.#push.owing,
-      outboxEntries: this.#forwarder.depth,
-      outboxBytesOnDisk: this.#forwarder.diskBytes,
-      outboxOldestAgeSecs: oldestMs === undefined ? 0 : Math.max(0, Math.round((clock.steady() - oldestMs) / 1000)),
-      reportedBytes: this.#budget.totalBytes,
-      desiredBytes: twinBytes(this.#apply.known?.desired ?? {}),
-    };
+    return { version: this.#options.version, linkUp: this.#linkUp, ...this.#report.diagnostics() };
   }
 
   /** Brings the gauges up to date; call before they are read. */
   gauges(): void {
-    const { metrics } = this.#options;
-    const { oldestMs } = this.#forwarder;
-    const desiredBytes = twinBytes(this.#apply.known?.desired ?? {});
-    metrics.gauge("leaves_connected", [...this.#leaves.all()].filter((leaf) => leaf.connected).length);
-    metrics.gauge("leaves_known", this.#leaves.size);
-    metrics.gauge("reported_owed_leaves", this.#push.owing);
-    metrics.gauge("outbox_in_flight", this.#forwarder.inFlight);
-    metrics.gauge("outbox_entries", this.#forwarder.depth);
-    metrics.gauge(
-      "outbox_oldest_age_seconds",
-      oldestMs === undefined ? 0 : Math.max(0, (this.#options.clock.steady() - oldestMs) / 1000),
-    );
-    metrics.gauge("twin_bytes", this.#budget.totalBytes, { section: "reported" });
-    metrics.gauge("twin_bytes", desiredBytes, { section: "desired" });
-    if (Math.max(desiredBytes, this.#budget.totalBytes) > SECTION_WARNING_BYTES) {
-      this.#options.log.warn(
-        { desiredBytes, reportedBytes: this.#budget.totalBytes },
-        "the module twin is nearly full",
-      );
-    }
+    this.#report.gauges();
   }
 
   // ---------------------------------------------------------------- handlers
@@ -308,10 +277,11 @@ export class Relay implements AsyncDisposable {
   }
 
   #statusMessage(): Telemetry {
+    const { leavesConnected, outboxEntries } = this.#report.diagnostics();
     return this.component.statusMessage({
       event: "connected",
-      leavesConnected: [...this.#leaves.all()].filter((leaf) => leaf.connected).length,
-      outboxEntries: this.#forwarder.depth,
+      leavesConnected: leavesConnected ?? 0,
+      outboxEntries: outboxEntries ?? 0,
     });
   }
 

@@ -117,7 +117,7 @@ export class ReportedIntake {
     const { downlink, log, metrics } = this.#options;
     metrics.count("reported_refused_total", { status: String(status) });
     log.warn({ leafId: leaf.id, status, reason }, "a reported patch was refused");
-    downlink.answer(leaf, { kind: "twin-refused", rid, status, reason });
+    downlink.refuse(leaf, rid, status, reason);
   }
 }
 

@@ -161,7 +161,7 @@ export class TwinApply {
     leaves: readonly Leaf[],
     change: (leaf: Leaf) => Change,
   ): Promise<void> {
-    const { downlink, downstream, leaves: table, log, onGatewayDesired } = this.#options;
+    const { leaves: table, onGatewayDesired } = this.#options;
     const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
     const records = new Map<Leaf, LeafRecord>();
     for (const [leaf, { record, notice }] of changes) records.set(leaf, Downlink.withMissed(record, notice));
@@ -172,18 +172,19 @@ export class TwinApply {
     const ownBefore = this.#known?.desired[GATEWAY_COMPONENT];
     const isOwnNews = this.#known === undefined || !sameValue(own ?? null, ownBefore ?? null);
     this.#known = next;
-    for (const [leaf, { notice, drop }] of changes) {
-      if (drop) {
-        downstream
-          .drop(leaf.id, "the module twin was made anew: read it again")
-          .catch((error: unknown) =>
-            log.error({ leafId: leaf.id, error: String(error) }, "a leaf could not be dropped"),
-          );
-      } else if (notice !== undefined) {
-        downlink.notify(leaf, notice);
-      }
+    for (const [leaf, change] of changes) this.#tell(leaf, change);
+    if (isOwnNews) onGatewayDesired(isJsonObject(own) ? own : {}, version);
+  }
+
+  #tell(leaf: Leaf, { drop, notice }: Change): void {
+    const { downlink, downstream, log } = this.#options;
+    if (drop) {
+      downstream
+        .drop(leaf.id, "the module twin was made anew: read it again")
+        .catch((error: unknown) => log.error({ leafId: leaf.id, error: String(error) }, "a leaf could not be dropped"));
+    } else if (notice !== undefined) {
+      downlink.notify(leaf, notice);
     }
-    if (isOwnNews) onGatewayDesired(own !== undefined && isJsonObject(own) ? own : {}, version);
   }
 
   #reconciled(

@@ -5,7 +5,8 @@
 import type { LeafRecord } from "../core/leaf.ts";
 import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
 import type { Dialect } from "../translate/dialect.ts";
-import { learnComponents, toModuleTelemetry } from "../translate/pnp.ts";
+import { learnComponents } from "../translate/pnp.ts";
+import { toModuleTelemetry } from "../translate/pnp-telemetry.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
@@ -167,12 +168,7 @@ export class Uplink implements LeafHandler {
         return DONE;
       case "twin-invalid":
         this.#refused(leaf, "twin-invalid", request.reason);
-        downlink.answer(leaf, {
-          kind: "twin-refused",
-          rid: request.rid,
-          status: request.status,
-          reason: request.reason,
-        });
+        downlink.refuse(leaf, request.rid, request.status, request.reason);
         return DONE;
       case "close":
         this.#refused(leaf, "close", request.reason);
@@ -234,12 +230,7 @@ export class Uplink implements LeafHandler {
         const at = leaf.heldGets.indexOf(rid);
         if (at < 0) return;
         leaf.heldGets.splice(at, 1);
-        downlink.answer(leaf, {
-          kind: "twin-refused",
-          rid,
-          status: 503,
-          reason: "the gateway has not been in touch with the hub yet",
-        });
+        downlink.refuse(leaf, rid, 503, "the gateway has not been in touch with the hub yet");
       },
       () => undefined,
     );
