@@ -29,7 +29,9 @@ export class MethodCalls {
   }
 
   async invoke(key: string, call: MethodCall): Promise<MethodOutcome> {
-    const reach = await this.#waitUntilConnected(key, call);
+    await this.#untilReachable(key, call);
+    // Looked up in the same turn as the call is sent: a connection that ends in between would never answer.
+    const reach = this.#reach(key);
     if (reach.kind === "away") return { kind: "offline" };
     if (reach.kind === "unsubscribed") return EDGEHUB_ERROR;
     const rid = randomBytes(16).toString("hex");
@@ -66,20 +68,18 @@ export class MethodCalls {
     for (const waiting of this.#waiting.values()) if (waiting.key === key) waiting.settle(EDGEHUB_ERROR);
   }
 
-  #waitUntilConnected(key: string, call: MethodCall): Promise<Reach> {
-    const now = this.#reach(key);
-    if (now.kind !== "away" || call.connectTimeoutMs <= 0) return Promise.resolve(now);
+  #untilReachable(key: string, call: MethodCall): Promise<void> {
+    if (this.#reach(key).kind !== "away" || call.connectTimeoutMs <= 0) return Promise.resolve();
     return new Promise((resolve) => {
-      const finish = (reach: Reach) => {
+      const finish = () => {
         clearTimeout(timer);
         this.#changed.delete(look);
-        resolve(reach);
+        resolve();
       };
       const look = () => {
-        const reach = this.#reach(key);
-        if (reach.kind === "reachable") finish(reach);
+        if (this.#reach(key).kind === "reachable") finish();
       };
-      const timer = setTimeout(() => finish(this.#reach(key)), call.connectTimeoutMs);
+      const timer = setTimeout(finish, call.connectTimeoutMs);
       this.#changed.add(look);
     });
   }

@@ -6,22 +6,29 @@
 import { createServer, type Server } from "node:http";
 import type { ServerCertificate } from "./certificates.ts";
 import { EdgeHub, type EdgeHubParts } from "./edge-hub.ts";
+import { WanLink } from "./edge-hub-wan.ts";
 import { type EdgeMqttServer, listen, startEdgeMqttServer } from "./edge-mqtt-server.ts";
 
 interface Life {
   readonly hub: EdgeHub;
   readonly mqtt: EdgeMqttServer;
   readonly metrics: Server;
+  readonly stopListening: (() => void) | undefined;
 }
 
 export class EdgeHubProcess {
   readonly #parts: EdgeHubParts;
   readonly #certificate: ServerCertificate;
+  /** The line between clients and hub, where there is one. */
+  readonly #line: WanLink | undefined;
   #life: Life | undefined;
   #ports: { mqtt: number; plain: number | undefined; metrics: number };
 
   constructor(parts: EdgeHubParts, certificate: ServerCertificate) {
-    this.#parts = parts;
+    // IoT Hub itself stands behind the line: a cut takes its clients away and leaves nothing to wait for.
+    const strict = parts.settings.personality === "iothub";
+    this.#parts = strict ? { ...parts, wan: new WanLink(parts.settings) } : parts;
+    this.#line = strict ? parts.wan : undefined;
     this.#certificate = certificate;
     const { mqttPort, plainMqttPort, metricsPort } = parts.settings;
     this.#ports = { mqtt: mqttPort, plain: plainMqttPort, metrics: metricsPort };
@@ -41,8 +48,7 @@ export class EdgeHubProcess {
     const { settings, behaviour, wan } = this.#parts;
     wan.restarted();
     const hub = new EdgeHub(this.#parts);
-    // IoT Hub itself is behind the line that can be cut; edgeHub is before it.
-    const reachable = () => settings.personality === "edgehub" || wan.state === "up";
+    const reachable = () => this.#line === undefined || this.#line.state === "up";
     const server = { settings, behaviour, handler: hub, certificate: this.#certificate, reachable };
     const mqtt = await startEdgeMqttServer(server, { tls: this.#ports.mqtt, plain: this.#ports.plain });
     const metrics = createServer((request, response) => {
@@ -55,7 +61,8 @@ export class EdgeHubProcess {
       plain: mqtt.plainPort,
       metrics: await listen(metrics, settings.bind, this.#ports.metrics),
     };
-    this.#life = { hub, mqtt, metrics };
+    const stopListening = this.#line?.listen({ lineChanged: () => hub.resetConnections() });
+    this.#life = { hub, mqtt, metrics, stopListening };
     hub.start();
   }
 
@@ -64,6 +71,7 @@ export class EdgeHubProcess {
     const life = this.#life;
     if (life === undefined) return;
     this.#life = undefined;
+    life.stopListening?.();
     life.hub.stop();
     life.metrics.closeAllConnections();
     await Promise.all([life.mqtt.close(), new Promise((resolve) => life.metrics.close(resolve))]);

@@ -252,7 +252,7 @@ export class EdgeHub implements ConnectionHandler {
 
   #reach(key: string): Reach {
     const connection = this.#connections.get(key);
-    if (!this.#parts.wan.connected || connection === undefined) return { kind: "away" };
+    if (!this.#parts.wan.connected || connection?.open !== true) return { kind: "away" };
     if (this.#qosOf(key, "methods") === undefined) return { kind: this.#strict ? "away" : "unsubscribed" };
     return { kind: "reachable", send: (topic, payload) => connection.send(topic, payload, 0) };
   }

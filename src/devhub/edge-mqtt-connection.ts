@@ -126,10 +126,9 @@ export class EdgeConnection {
 
   #receive(packet: Packet): void {
     if (this.#phase === "closed" || this.#behaviour.silent) return;
-    if (packet.cmd === "connect") return this.#phase === "new" ? this.#connect(packet) : this.reset();
     switch (this.#phase) {
       case "new":
-        return this.reset();
+        return packet.cmd === "connect" ? this.#connect(packet) : this.reset();
       case "authenticating":
         this.#early.push(packet);
         return;
@@ -138,7 +137,7 @@ export class EdgeConnection {
     }
   }
 
-  #handle(packet: Exclude<Packet, IConnectPacket>): void {
+  #handle(packet: Packet): void {
     if (packet.cmd === "publish") return this.#enqueue(packet);
     if (packet.cmd === "puback") return this.#acknowledged.get(idOf(packet))?.();
     if (packet.cmd === "pingreq") return this.#write({ cmd: "pingresp" });
@@ -150,8 +149,11 @@ export class EdgeConnection {
       this.#handler.unsubscribe(this, packet);
       return this.#write({ cmd: "unsuback", messageId: idOf(packet), granted: [] });
     }
-    if (packet.cmd === "disconnect") this.#end(true);
-    // The second half of QoS 2, the server's own packets and MQTT 5: none of them may come from a client here.
+    if (packet.cmd === "disconnect") {
+      this.#end(true);
+      return this.#socket.destroySoon();
+    }
+    // A second CONNECT, the second half of QoS 2, the server's own packets, MQTT 5: a client may send none of them.
     this.reset();
   }
 

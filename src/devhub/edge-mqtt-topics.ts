@@ -36,7 +36,7 @@ export function parseInbound(topic: string): Inbound {
 
 function parseTwinRequest(topic: string): Inbound {
   const at = topic.indexOf("/?");
-  const path = at < 0 ? topic : topic.slice(0, at);
+  const path = at < 0 ? topic.replace(/\/$/, "") : topic.slice(0, at);
   const text = at < 0 ? "" : topic.slice(at + 2);
   const query = parseBag(text);
   const duplicates = query !== undefined && text !== "" && query.size < text.split("&").length;

@@ -26,7 +26,6 @@ if (parsed.kind === "invalid") {
   process.exit(2);
 }
 const hub = await startDevHub(parsed.settings);
-console.log(JSON.stringify(hub.announcement()));
 
 const stop = () => {
   hub[Symbol.asyncDispose]().then(
@@ -39,3 +38,5 @@ const stop = () => {
 };
 process.once("SIGTERM", stop);
 process.once("SIGINT", stop);
+// Last: who reads it may end us at once.
+console.log(JSON.stringify(hub.announcement()));
