@@ -84,13 +84,13 @@ export class WanLink {
   async read(): Promise<"cloud" | "store"> {
     if (this.#connected) return "cloud";
     if (this.#line !== "up") {
-      await sleep(this.#settings.readInOutageMs);
+      await pass(this.#settings.readInOutageMs);
       return "store";
     }
     if (this.#traffic) {
       // After a silent cut the first read still goes into the dead connection and times out there.
       const dead = this.#lastCut === "silent";
-      await sleep(dead ? this.#settings.readInOutageMs : this.#settings.wakingReadMs);
+      await pass(dead ? this.#settings.readInOutageMs : this.#settings.wakingReadMs);
       if (this.#line !== "up") return "store";
       this.#resume();
       return dead ? "store" : "cloud";
@@ -133,4 +133,9 @@ export class WanLink {
     for (const timer of this.#noticeTimers) clearTimeout(timer);
     this.#noticeTimers = [];
   }
+}
+
+/** A read that hangs must not keep a process alive that is otherwise done. */
+function pass(ms: number): Promise<void> {
+  return sleep(ms, undefined, { ref: false });
 }

@@ -36,13 +36,13 @@ export function judgeConnect(
   return { kind: "accepted", client: { key, identity, modelId, clean: packet.clean === true } };
 }
 
-export interface UserName {
+interface UserName {
   readonly identity: Identity;
   readonly modelId: string | undefined;
 }
 
 /** `{hub}/{device}[/{module}]/?api-version=...`; undefined when edgeHub would answer CONNACK 3. */
-export function parseUserName(text: string): UserName | undefined {
+function parseUserName(text: string): UserName | undefined {
   const segments = text.trim().split("/");
   const query = segments.pop() ?? "";
   const ids = segments.slice(1);
@@ -75,7 +75,7 @@ function percentDecode(text: string): string | undefined {
   }
 }
 
-export interface TokenRules {
+interface TokenRules {
   /** Base64 keys of which one must have signed: the identity's own, and a module's device key. */
   readonly keys: readonly string[];
   /** IoT Hub's name and edgeHub's. */
@@ -84,10 +84,10 @@ export interface TokenRules {
   readonly clockSkewMs: number;
 }
 
-export type TokenVerdict = { readonly kind: "valid" } | { readonly kind: "refused"; readonly reason: string };
+type TokenVerdict = { readonly kind: "valid" } | { readonly kind: "refused"; readonly reason: string };
 
 /** The HMAC is taken over `sr` exactly as it stands in the token: decoding and encoding again would break raw ones. */
-export function verifyToken(token: string, identity: Identity, rules: TokenRules): TokenVerdict {
+function verifyToken(token: string, identity: Identity, rules: TokenRules): TokenVerdict {
   const fields = parseToken(token);
   if (fields === undefined) return refused("not a SharedAccessSignature with sr, sig and se");
   const audience = audienceOf(fields.sr);

@@ -60,6 +60,17 @@ describe("edgeHub and its line to the cloud", () => {
       expect(order).toEqual(["pingresp", "answer", "puback"]);
     });
 
+    test("holds back more packets than edgeHub reads ahead, and then takes all of them in order", async () => {
+      hub.wan.cut("refused");
+      const read = module.get();
+      const bodies = Array.from({ length: 300 }, (_, n) => String(n));
+      const all = Promise.all(bodies.map((body) => module.telemetry("", body)));
+      await read;
+      await all;
+      hub.wan.restore();
+      await expect.poll(sent).toEqual(bodies);
+    });
+
     test("after the line is back wakes edgeHub: at once after a quiet outage", async () => {
       hub.wan.cut("refused");
       hub.wan.restore();
@@ -155,6 +166,23 @@ describe("edgeHub and its line to the cloud", () => {
       await module.report({ a: null });
       await module.report({ a: { b: 1 } });
       await expect.poll(() => hub.cloud.twin(GW)?.reported).toEqual({ a: { old1: 1, old2: 2, b: 1 } });
+    });
+
+    test("that the cloud refuses stays, goes with every later one, and the module is not told", async () => {
+      const { cloud } = hub;
+      const honest = cloud.patchReported.bind(cloud);
+      const pushed: unknown[] = [];
+      cloud.patchReported = (_id, patch) => {
+        pushed.push(patch);
+        return { kind: "refused", status: 400, message: "too large" };
+      };
+      expect((await module.report({ a: 1 })).status).toBe(204);
+      await expect.poll(() => pushed).toEqual([{ a: 1 }]);
+      expect((await module.report({ b: 2 })).status).toBe(204);
+      await expect.poll(() => pushed).toEqual([{ a: 1 }, { a: 1, b: 2 }]);
+      cloud.patchReported = honest;
+      await module.report({ c: 3 });
+      await expect.poll(() => cloud.twin(GW)?.reported).toEqual({ a: 1, b: 2, c: 3 });
     });
 
     test("arrives with its dates rewritten", async () => {
