@@ -20,19 +20,28 @@ export interface UpstreamParts {
   dropped(message: QueuedMessage, reason: string): void;
 }
 
+/** Messages per round after a restart with a stored backlog [measured: 100 in 11 s, then 6,700 in 1 s]. */
+const DROWSY_BATCH = 100;
+
 export class Upstream {
   readonly #parts: UpstreamParts;
   /** Sequence numbers by identity, oldest first. */
   readonly #queues = new Map<string, number[]>();
   readonly #sending = new Set<string>();
+  /** Ended by the first new message or by the end of this life. */
+  readonly #drowsy = new AbortController();
   #stopped = false;
 
   constructor(parts: UpstreamParts) {
     this.#parts = parts;
   }
 
-  /** Takes up what an earlier life left behind. */
+  /**
+   * Takes up what an earlier life left behind: slowly, since edgeHub's send pump starts before its queue is registered
+   * and then sleeps between rounds until something new arrives.
+   */
   start(): void {
+    if (this.length === 0) this.#drowsy.abort();
     for (const message of this.#parts.store.messages.values()) this.#queue(keyOf(message.from)).push(message.seq);
     this.resume();
   }
@@ -42,6 +51,7 @@ export class Upstream {
     const stored = this.#parts.store.addMessage(message);
     const key = keyOf(stored.from);
     this.#queue(key).push(stored.seq);
+    this.#drowsy.abort();
     this.#parts.wan.noteTraffic();
     this.#run(key);
   }
@@ -57,6 +67,7 @@ export class Upstream {
 
   stop(): void {
     this.#stopped = true;
+    this.#drowsy.abort();
   }
 
   #run(key: string): void {
@@ -77,13 +88,22 @@ export class Upstream {
   async #sendAll(queue: number[]): Promise<void> {
     const { wan, settings } = this.#parts;
     while (queue.length > 0 && wan.connected && !this.#stopped) {
+      const drowsy = !this.#drowsy.signal.aborted;
+      const batch = drowsy ? DROWSY_BATCH : settings.maxUpstreamBatchSize;
+      if (drowsy) await this.#nap();
       if (settings.cloudRoundTripMs > 0) await sleep(settings.cloudRoundTripMs);
       // A cut during the round trip: nobody knows whether it arrived, so it goes again.
       if (!wan.connected || this.#stopped) return;
-      for (const seq of queue.splice(0, settings.maxUpstreamBatchSize)) this.#send(seq);
+      for (const seq of queue.splice(0, batch)) this.#send(seq);
       // Lets other identities and the sockets have their turn between batches.
       await new Promise((resolve) => setImmediate(resolve));
     }
+  }
+
+  async #nap(): Promise<void> {
+    const options = { signal: this.#drowsy.signal, ref: false };
+    // Woken early is as good as slept through.
+    await sleep(this.#parts.settings.restartDrainIntervalMs, undefined, options).catch(() => undefined);
   }
 
   #send(seq: number): void {

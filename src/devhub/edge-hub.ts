@@ -63,7 +63,7 @@ export class EdgeHub implements ConnectionHandler {
   }
 
   start(): void {
-    const { wan, cloud } = this.#parts;
+    const { wan, cloud, settings } = this.#parts;
     this.#stops.push(
       wan.listen({
         resumed: () => this.#resumed(),
@@ -75,6 +75,8 @@ export class EdgeHub implements ConnectionHandler {
       }),
       cloud.onDesired((id, patch, version) => this.#twins.desiredChanged(id, patch, version)),
     );
+    const rounds = setInterval(() => this.#reauthenticate(), settings.reauthenticationIntervalMs);
+    this.#stops.push(() => clearInterval(rounds));
     if (wan.connected) this.metrics.online();
     else this.#offlineNoticed = true;
     this.#upstream.start();
@@ -90,6 +92,12 @@ export class EdgeHub implements ConnectionHandler {
 
   resetConnections(): void {
     for (const connection of this.#connections.values()) connection.reset();
+  }
+
+  #reauthenticate(): void {
+    for (const connection of this.#connections.values()) {
+      if ((connection.client?.expiresMs ?? 0) < Date.now()) connection.reset();
+    }
   }
 
   get connected(): readonly string[] {

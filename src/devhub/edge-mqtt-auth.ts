@@ -33,7 +33,8 @@ export function judgeConnect(
   const token = packet.password?.toString("utf8") ?? "";
   const verdict = verifyToken(token, identity, { keys, hosts, nowMs, clockSkewMs: settings.clockSkewMs });
   if (verdict.kind === "refused") return { kind: "refused", code: 5 };
-  return { kind: "accepted", client: { key, identity, modelId, clean: packet.clean === true } };
+  const { expiresMs } = verdict;
+  return { kind: "accepted", client: { key, identity, modelId, clean: packet.clean === true, expiresMs } };
 }
 
 interface UserName {
@@ -84,7 +85,9 @@ interface TokenRules {
   readonly clockSkewMs: number;
 }
 
-type TokenVerdict = { readonly kind: "valid" } | { readonly kind: "refused"; readonly reason: string };
+type TokenVerdict =
+  | { readonly kind: "valid"; readonly expiresMs: number }
+  | { readonly kind: "refused"; readonly reason: string };
 
 /** The HMAC is taken over `sr` exactly as it stands in the token: decoding and encoding again would break raw ones. */
 function verifyToken(token: string, identity: Identity, rules: TokenRules): TokenVerdict {
@@ -92,14 +95,15 @@ function verifyToken(token: string, identity: Identity, rules: TokenRules): Toke
   if (fields === undefined) return refused("not a SharedAccessSignature with sr, sig and se");
   const audience = audienceOf(fields.sr);
   if (audience === undefined || !audienceMatches(audience, identity, rules.hosts)) return refused("audience");
-  if (Number(fields.se) * 1000 + rules.clockSkewMs < rules.nowMs) return refused("expired");
+  const expiresMs = Number(fields.se) * 1000 + rules.clockSkewMs;
+  if (expiresMs < rules.nowMs) return refused("expired");
   const given = Buffer.from(fields.sig, "base64");
   const signed = `${fields.sr}\n${fields.se}`;
   const match = rules.keys.some((key) => {
     const expected = createHmac("sha256", Buffer.from(key, "base64")).update(signed).digest();
     return expected.length === given.length && timingSafeEqual(expected, given);
   });
-  return match ? { kind: "valid" } : refused("signature");
+  return match ? { kind: "valid", expiresMs } : refused("signature");
 }
 
 function refused(reason: string): TokenVerdict {

@@ -33,6 +33,8 @@ export interface ConnectedClient {
   readonly modelId: string | undefined;
   /** Its subscriptions end with the connection. */
   readonly clean: boolean;
+  /** When its token runs out, clock skew included; milliseconds since 1970. */
+  readonly expiresMs: number;
 }
 
 /** edgeHub's decoder limit for a whole packet [EH-json MaxInboundMessageSize]. */

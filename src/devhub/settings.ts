@@ -40,6 +40,8 @@ export interface DevHubSettings {
   /** Messages per round trip and identity [edgeHub MaxUpstreamBatchSize]. */
   readonly maxUpstreamBatchSize: number;
   readonly cloudRoundTripMs: number;
+  /** After a restart a stored backlog goes out at 100 messages per interval, until the first new message from any client. */
+  readonly restartDrainIntervalMs: number;
 
   /** CONNECT must arrive within [edgeHub ConnectArrivalTimeout]. */
   readonly connectArrivalTimeoutMs: number;
@@ -48,6 +50,8 @@ export interface DevHubSettings {
   /** A module's input message is sent again when it is not acknowledged within [edgeHub MessageAckTimeoutSecs]. */
   readonly messageAckTimeoutMs: number;
   readonly clockSkewMs: number;
+  /** Connected clients whose token has run out are dropped at the next of these rounds [EH ConnectionReauthenticator]. */
+  readonly reauthenticationIntervalMs: number;
 
   /** Reported patches go to the cloud at most this often [edgeHub ReportedPropertiesSyncFrequencySecs]. */
   readonly reportedSyncMs: number;
@@ -88,10 +92,12 @@ export const DEFAULT_SETTINGS: DevHubSettings = {
   timeToLiveSecs: 7200,
   maxUpstreamBatchSize: 10,
   cloudRoundTripMs: 0,
+  restartDrainIntervalMs: 10_000,
   connectArrivalTimeoutMs: 60_000,
   maxKeepAliveMs: 600_000,
   messageAckTimeoutMs: 30_000,
   clockSkewMs: 300_000,
+  reauthenticationIntervalMs: 300_000,
   reportedSyncMs: 5_000,
   readInOutageMs: 20_000,
   minTwinSyncPeriodMs: 120_000,

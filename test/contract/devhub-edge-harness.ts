@@ -14,6 +14,7 @@ export function startQuickHub(settings: Partial<DevHubSettings> = {}): Promise<D
     servicePort: 0,
     metricsPort: 0,
     probePort: 0,
+    restartDrainIntervalMs: 200,
     reportedSyncMs: 100,
     readInOutageMs: 400,
     minTwinSyncPeriodMs: 2_400,

@@ -77,6 +77,14 @@ describe("edgeHub's MQTT head", () => {
       expect(packets.map((packet) => packet.cmd)).toEqual(["connack", "pingresp"]);
     });
 
+    test("drops a client at the next round after its token has run out", async () => {
+      await using strict = await startQuickHub({ reauthenticationIntervalMs: 50, clockSkewMs: 0 });
+      await using module = await RawModule.connect(strict, { password: token(strict, { expirySecs: 2 }) });
+      await module.closed;
+      await using renewed = await RawModule.connect(strict, { password: token(strict) });
+      await renewed.telemetry("");
+    });
+
     test("evicts the older connection of the same identity", async () => {
       await using first = await RawModule.connect(hub);
       await using second = await RawModule.connect(hub);

@@ -327,6 +327,25 @@ describe("edgeHub and its line to the cloud", () => {
       expect(sizes.filter((size) => size > 0)).toEqual([2, 4, 5]);
     });
 
+    test("goes out slowly after a restart, until something new arrives from anybody", async () => {
+      await using slow = await startQuickHub({ restartDrainIntervalMs: 600_000 });
+      const bodies = Array.from({ length: 250 }, (_, n) => String(n));
+      slow.wan.cut("silent");
+      {
+        await using sender = await RawModule.connect(slow);
+        await Promise.all(bodies.map((body) => sender.telemetry("", body)));
+      }
+      await slow.killEdge("keep");
+      slow.wan.restore();
+      await slow.startEdge();
+      await using again = await RawModule.connect(slow);
+      await again.subscribe(TWIN_ANSWERS);
+      await again.get();
+      expect(slow.cloud.events).toEqual([]);
+      await again.telemetry("", "new");
+      await expect.poll(() => slow.cloud.events.map((event) => event.body.toString())).toEqual([...bodies, "new"]);
+    });
+
     test("drops a message that outlived its time to live", async () => {
       await using brief = await startQuickHub({ timeToLiveSecs: 0.1 });
       await using sender = await RawModule.connect(brief);
