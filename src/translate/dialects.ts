@@ -1,4 +1,4 @@
-/** The dialects that leaves may speak. One line for each; the contract suite finds it here. */
+/** The topic conventions that leaves may speak. A new dialect is one line here; the contract suite finds it. */
 import type { Dialect } from "./dialect.ts";
 import { iothub } from "./iothub.ts";
 

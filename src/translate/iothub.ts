@@ -1,208 +1,203 @@
 /**
- * The IoT Hub MQTT device dialect: what unmodified Azure device SDKs speak [iothub-mqtt.md 0-7, 13].
- * Invariant: `parse` never throws, and a frame that names another identity is never taken for this leaf's.
+ * The IoT Hub device dialect: what unmodified Azure IoT device SDKs say and hear on MQTT 3.1.1 [iothub-mqtt.md 0-7, 13].
+ * Invariants: a leaf is only ever heard on its own topics; `$rid` goes back byte for byte, first in its topic; every twin section
+ * that goes down ends with `$version`.
  */
-import { isJsonObject } from "../core/merge-patch.ts";
-import {
-  type Channel,
-  type Frame,
-  type Json,
-  type LeafId,
-  type LeafNotice,
-  type LeafRequest,
-  parseLeafId,
-} from "../core/message.ts";
-import type { ConnectClaim, ConnectParse, Dialect } from "./dialect.ts";
-import { decodePercent, formatBag, parseBag, parseQuery } from "./topic.ts";
+import { isJsonObject, jsonBytes } from "../core/merge-patch.ts";
+import type { Channel, Frame, Json, JsonObject, LeafId, LeafNotice, LeafRequest, Telemetry } from "../core/message.ts";
+import type { Dialect } from "./dialect.ts";
+import { parseIothubConnect } from "./iothub-connect.ts";
+import { formatJsonBody, parseJsonBody } from "./json-body.ts";
+import { formatBag, parseBag, parseRequest } from "./topic.ts";
 
 const TWIN_GET = "$iothub/twin/GET/";
-const TWIN_PATCH = "$iothub/twin/PATCH/properties/reported/";
-const METHOD_ANSWER = "$iothub/methods/res/";
-/** [DTDL v2, digital twin model identifier] */
-const DTMI = /^dtmi:[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?(?::[A-Za-z](?:[A-Za-z0-9_]*[A-Za-z0-9])?)*;[1-9][0-9]{0,8}$/;
-const MAX_MODEL_ID_CHARS = 128;
+const TWIN_REPORT = "$iothub/twin/PATCH/properties/reported/";
+const TWIN_DESIRED = "$iothub/twin/PATCH/properties/desired/";
+const TWIN_ANSWER = "$iothub/twin/res/";
+const COMMAND = "$iothub/methods/POST/";
+const COMMAND_ANSWER = "$iothub/methods/res/";
 
-const decoder = new TextDecoder("utf-8", { fatal: true });
-const encoder = new TextEncoder();
-const NOTHING = new Uint8Array();
+/** [D-meth]: each way. */
+const MAX_COMMAND_BYTES = 128 * 1024;
+/** A topic is an MQTT string [MQTT-1.5.3]. */
+const MAX_TOPIC_BYTES = 65_535;
 
-export const iothub: Dialect = { name: "iothub", parseConnect, channel, parse, format };
+export const iothub: Dialect = {
+  name: "iothub",
+  parseConnect: parseIothubConnect,
+  channel: channelOf,
+  parse: parseFrame,
+  format: formatNotice,
+};
 
-// ---------------------------------------------------------------- CONNECT
-
-function refused(code: 3 | 5, reason: string): ConnectParse {
-  return { kind: "refused", code, reason };
+/** Counts what edgeHub counts [iothub-mqtt.md 12.1]; cloud-to-device of this leaf only. */
+function channelOf(leafId: LeafId, filter: string): Channel | undefined {
+  if (filter === `${TWIN_ANSWER}#`) return "twin-answers";
+  if (filter.startsWith(COMMAND)) return "commands";
+  if (filter.startsWith(TWIN_DESIRED)) return "desired";
+  if (filter === `devices/${leafId}/messages/devicebound/#`) return "cloud-to-device";
+  return undefined;
 }
 
-/** `{host}/{device}/?api-version=...`; the host is ignored, the query may stand without `?` (old C SDKs) [iothub-mqtt.md 1.2]. */
-function parseConnect({ clientId, username = "" }: ConnectClaim): ConnectParse {
-  const segments = username.trim().split("/");
-  const last = segments.at(-1) ?? "";
-  const query = parseQuery(last.startsWith("?") ? last.slice(1) : last);
-  if ((query.get("api-version") ?? "") === "") return refused(3, "the user name has no api-version");
-  const [device, module, ...more] = segments.slice(1, -1);
-  if (device === undefined || more.length > 0)
-    return refused(3, "the user name is not {hub}/{device}/?api-version=...");
-  if (module !== undefined || clientId.includes("/"))
-    return refused(5, "leaves are devices: this is a module identity");
-  const leafId = parseLeafId(device);
-  if (leafId === undefined) return refused(5, "IoT Hub would not accept this device id");
-  if (clientId !== device) return refused(5, "client id and user name name different devices");
-  return { kind: "leaf", leafId, modelId: parseModelId(query.get("model-id")) };
-}
-
-/** A text that is no DTMI announces no model; the leaf works on without one. */
-function parseModelId(raw: string | undefined): string | undefined {
-  if (raw === undefined) return undefined;
-  const modelId = decodePercent(raw);
-  return modelId.length <= MAX_MODEL_ID_CHARS && DTMI.test(modelId) ? modelId : undefined;
-}
-
-// ---------------------------------------------------------------- subscriptions
-
-function channel(leafId: LeafId, filter: string): Channel | undefined {
-  if (filter === "$iothub/twin/res/#") return "twin-answers";
-  if (filter === "$iothub/methods/POST/#") return "commands";
-  if (filter === "$iothub/twin/PATCH/properties/desired/#") return "desired";
-  return filter === `devices/${leafId}/messages/devicebound/#` ? "cloud-to-device" : undefined;
-}
-
-// ---------------------------------------------------------------- from the leaf
+// ------------------------------------------------------------------------------------------------ what a leaf says
 
 function close(reason: string): LeafRequest {
   return { kind: "close", reason };
 }
 
-function parse(leafId: LeafId, frame: Frame): LeafRequest {
-  const { topic } = frame;
+function unknownTopic(topic: string): LeafRequest {
+  return close(`no topic that leaves publish to: ${topic.slice(0, 100)}`);
+}
+
+function parseFrame(leafId: LeafId, frame: Frame): LeafRequest {
+  const { topic, payload } = frame;
+  if (topic.startsWith("devices/")) return parseTelemetry(leafId, frame);
   if (topic.startsWith(TWIN_GET)) return parseGet(topic.slice(TWIN_GET.length));
-  if (topic.startsWith(TWIN_PATCH)) return parseReported(topic.slice(TWIN_PATCH.length), frame.payload);
-  if (topic.startsWith(METHOD_ANSWER)) return parseAnswer(topic.slice(METHOD_ANSWER.length), frame.payload);
-  const events = `devices/${leafId}/messages/events`;
-  if (topic === events) return parseTelemetry("", frame);
-  if (topic.startsWith(`${events}/`)) return parseTelemetry(topic.slice(events.length + 1), frame);
-  return close(`a leaf may not publish to ${topic.slice(0, 200)}`);
+  if (topic.startsWith(TWIN_REPORT)) return parseReport(topic.slice(TWIN_REPORT.length), payload);
+  if (topic.startsWith(COMMAND_ANSWER)) return parseCommandAnswer(topic.slice(COMMAND_ANSWER.length), payload);
+  return unknownTopic(topic);
 }
 
-function parseTelemetry(bagText: string, { dup, payload, retain, will }: Frame): LeafRequest {
-  const bag = parseBag(bagText);
-  if ("problem" in bag) return { kind: "ignored", reason: `the property bag is malformed: ${bag.problem}` };
-  const marks = {
-    ...(retain === true ? { "mqtt-retain": "true" } : {}),
-    ...(dup === true ? { "mqtt-dup": "true" } : {}),
-    ...(will === true ? { "iothub-MessageType": "Will" } : {}),
+/** A trailing `/` (Node, Java, .NET) and a `?` before the bag (many raw clients) are no part of it. */
+const EVENTS = /^messages\/events(?:\/\??(.*?)\/?)?$/s;
+
+function parseTelemetry(leafId: LeafId, frame: Frame): LeafRequest {
+  const own = `devices/${leafId}/`;
+  if (!frame.topic.startsWith(own)) return close("a topic of another device");
+  const match = EVENTS.exec(frame.topic.slice(own.length));
+  if (match === null) return unknownTopic(frame.topic);
+  const entries = [...parseBag(match[1] ?? "")];
+  const properties = entries.filter(([key]) => !isSystemKey(key));
+  if (frame.retain === true) properties.push(["mqtt-retain", "true"]);
+  if (frame.dup === true) properties.push(["mqtt-dup", "true"]);
+  if (frame.will === true) properties.push(["iothub-MessageType", "Will"]);
+  const system = entries.filter(([key]) => isSystemKey(key)).map(([key, value]) => [key.slice(2), value]);
+  const telemetry: Telemetry = {
+    payload: frame.payload,
+    system: Object.fromEntries(system),
+    properties: Object.fromEntries(properties),
   };
-  return { kind: "telemetry", telemetry: { payload, system: bag.system, properties: { ...bag.properties, ...marks } } };
+  return { kind: "telemetry", telemetry };
 }
 
-/** `?$rid=...[&$version=...]`; without a request id nothing could be answered. */
-function parseRequest(rest: string): { readonly rid: string; readonly version: string | undefined } | undefined {
-  if (!rest.startsWith("?")) return undefined;
-  const query = parseQuery(rest.slice(1));
-  const rid = query.get("$rid");
-  return rid === undefined || rid === "" ? undefined : { rid, version: query.get("$version") };
+function isSystemKey(key: string): boolean {
+  return key.length > 2 && key.startsWith("$.");
 }
 
-function parseGet(rest: string): LeafRequest {
-  const request = parseRequest(rest);
-  return request === undefined ? close("a twin GET without $rid") : { kind: "twin-get", rid: request.rid };
+function parseGet(parameters: string): LeafRequest {
+  const request = parseRequest(parameters);
+  return request === undefined ? close("a twin GET without one $rid") : { kind: "twin-get", rid: request.rid };
 }
 
-function parseReported(rest: string, payload: Uint8Array): LeafRequest {
-  const request = parseRequest(rest);
-  if (request === undefined) return close("a reported PATCH without $rid");
+function parseReport(parameters: string, payload: Uint8Array): LeafRequest {
+  const request = parseRequest(parameters);
+  if (request === undefined) return close("a twin PATCH without one $rid");
   const { rid, version } = request;
   const invalid = (reason: string): LeafRequest => ({ kind: "twin-invalid", rid, status: 400, reason });
-  const ifVersion = version === undefined ? undefined : Number(version);
-  if (ifVersion !== undefined && !Number.isSafeInteger(ifVersion)) return invalid("$version is no integer");
-  const patch = parseJson(payload);
-  if (patch === undefined) return invalid("the patch is no JSON in UTF-8");
-  if (!isJsonObject(patch)) return invalid("the patch is no JSON object");
-  if (Object.hasOwn(patch, "$version")) return invalid("$version belongs into the topic");
-  return { kind: "reported", rid, patch, ifVersion };
+  if (version !== undefined && !/^\d{1,15}$/.test(version)) return invalid("the topic's $version is not a number");
+  const body = parseJsonBody(payload);
+  if (body.kind === "bad") return invalid(body.reason);
+  if (!isJsonObject(body.value)) return invalid("the body is not a JSON object");
+  if (Object.hasOwn(body.value, "$version")) return invalid("$version stands in the body");
+  return { kind: "reported", rid, patch: body.value, ifVersion: version === undefined ? undefined : Number(version) };
 }
 
-/** A body that is no JSON becomes status 500 for the caller, as at edgeHub. */
-function parseAnswer(rest: string, payload: Uint8Array): LeafRequest {
-  const at = rest.indexOf("/");
-  const request = at < 0 ? undefined : parseRequest(rest.slice(at + 1));
-  const text = at < 0 ? "" : rest.slice(0, at);
-  if (request === undefined) return { kind: "ignored", reason: "a command answer without $rid" };
-  if (!/^-?\d{1,9}$/.test(text)) {
-    return {
-      kind: "command-answer",
-      rid: request.rid,
-      status: 500,
-      payload: { message: "the leaf's status is no integer" },
-    };
-  }
-  const answer = payload.length === 0 ? null : parseJson(payload);
-  if (answer === undefined) {
-    return {
-      kind: "command-answer",
-      rid: request.rid,
-      status: 500,
-      payload: { message: "the leaf's answer is no JSON" },
-    };
-  }
-  return { kind: "command-answer", rid: request.rid, status: Number(text), payload: answer };
+/** An answer that says nothing usable still ends the call: its caller gets 500 and a reason, as at edgeHub. */
+function parseCommandAnswer(rest: string, payload: Uint8Array): LeafRequest {
+  const slash = rest.indexOf("/");
+  const request = parseRequest(rest.slice(slash + 1));
+  if (slash < 0 || request === undefined) return { kind: "ignored", reason: "a command's answer without one $rid" };
+  const { rid } = request;
+  const answer = (status: number, value: Json): LeafRequest => ({
+    kind: "command-answer",
+    rid,
+    status,
+    payload: value,
+  });
+  const unusable = (reason: string): LeafRequest =>
+    answer(500, { message: `the leaf's answer is unusable: ${reason}` });
+  if (!/^-?\d{1,9}$/.test(rest.slice(0, slash))) return unusable("its status is not an integer");
+  const status = Number(rest.slice(0, slash));
+  if (payload.length === 0) return answer(status, null);
+  const body = parseJsonBody(payload);
+  if (body.kind === "bad") return unusable(body.reason);
+  // Counted as it will be written again: `1e20` takes 21 digits then, and an over-long answer would cost the whole module its link.
+  if (jsonBytes(body.value) > MAX_COMMAND_BYTES) return unusable(`it has more than ${MAX_COMMAND_BYTES} bytes`);
+  return answer(status, body.value);
 }
 
-/** undefined: no JSON, no UTF-8, or nested beyond what the parser can hold. */
-function parseJson(payload: Uint8Array): Json | undefined {
-  try {
-    return JSON.parse(decoder.decode(payload)) as Json;
-  } catch {
-    return undefined;
-  }
-}
+// ------------------------------------------------------------------------------------------------ what a leaf hears
 
-// ---------------------------------------------------------------- to the leaf
-
-function json(topic: string, body: string): Frame {
-  return { topic, payload: encoder.encode(body), qos: 0 };
-}
-
-function format(leafId: LeafId, notice: LeafNotice): Frame {
+function formatNotice(leafId: LeafId, notice: LeafNotice): Frame {
   switch (notice.kind) {
-    case "twin": {
-      // `$version` last in each section: the Python guide takes a section's first key as a component.
-      const desired = { ...notice.desired, $version: notice.desiredVersion };
-      const reported = { ...notice.reported, $version: notice.reportedVersion };
-      return json(`$iothub/twin/res/200/?$rid=${notice.rid}`, JSON.stringify({ desired, reported }));
-    }
+    case "twin":
+      return frame0(`${TWIN_ANSWER}200/?$rid=${notice.rid}`, {
+        desired: versioned(notice.desired, notice.desiredVersion),
+        reported: versioned(notice.reported, notice.reportedVersion),
+      });
     case "reported-accepted":
-      return { topic: `$iothub/twin/res/204/?$rid=${notice.rid}&$version=${notice.version}`, payload: NOTHING, qos: 0 };
+      return frame0(`${TWIN_ANSWER}204/?$rid=${notice.rid}&$version=${notice.version}`);
     case "twin-refused":
-      return json(`$iothub/twin/res/${notice.status}/?$rid=${notice.rid}`, JSON.stringify(errorBody(notice)));
+      return frame0(`${TWIN_ANSWER}${notice.status}/?$rid=${notice.rid}`, {
+        errorCode: ERROR_CODES[notice.status] ?? notice.status * 1000,
+        trackingId: notice.rid,
+        message: notice.reason,
+        timestampUtc: notice.timestampUtc,
+      });
     case "desired":
-      return json(
-        `$iothub/twin/PATCH/properties/desired/?$version=${notice.version}`,
-        JSON.stringify({ ...notice.patch, $version: notice.version }),
-      );
+      return frame0(`${TWIN_DESIRED}?$version=${notice.version}`, versioned(notice.patch, notice.version));
     case "command":
-      // A call without payload is `null`: the Node SDK answers an empty body with 400 by itself [iothub-mqtt.md 5].
-      return json(`$iothub/methods/POST/${notice.name}/?$rid=${notice.rid}`, JSON.stringify(notice.payload));
+      // `+` and `#` are legal in a command's name but close a .NET leaf's connection when they stand raw in a topic.
+      return frame0(
+        `${COMMAND}${notice.name.replaceAll(/[+#]/g, encodeURIComponent)}/?$rid=${notice.rid}`,
+        notice.payload,
+      );
     case "cloud-to-device":
-      return { topic: deviceBound(leafId, notice.message), payload: notice.message.payload, qos: 1 };
+      return { topic: cloudToDeviceTopic(leafId, notice.message), payload: notice.message.payload, qos: 1 };
   }
 }
 
-/** The shape of IoT Hub's own errors; `errorCode` in the body is what makes the Node SDK see one [iothub-mqtt.md 6.3]. */
-function errorBody({ reason, rid, status, timestampUtc }: Extract<LeafNotice, { kind: "twin-refused" }>): object {
-  return { errorCode: status * 1000 + 4, trackingId: rid, message: reason, timestampUtc };
+/** Where IoT Hub's code of an error is known [troubleshoot IoT Hub error codes]; SDKs look only whether there is one. */
+const ERROR_CODES: Readonly<Record<number, number>> = { 400: 400_004, 429: 429_001, 500: 500_001, 503: 503_001 };
+
+function frame0(topic: string, body?: Json): Frame {
+  return { topic, payload: body === undefined ? new Uint8Array() : formatJsonBody(body), qos: 0 };
 }
 
-/** Every key with `=` and a value: Java throws at an empty one, so it is left out [iothub-mqtt.md 3]. */
-function deviceBound(
-  leafId: LeafId,
-  { properties, system }: Extract<LeafNotice, { kind: "cloud-to-device" }>["message"],
-): string {
+/** `$version` last: the Python guide takes the first key of a patch as the component or property. */
+function versioned(section: JsonObject, version: number): JsonObject {
+  const entries = Object.entries(section).filter(([key]) => key !== "$version");
+  return Object.fromEntries([...entries, ["$version", version]]);
+}
+
+/**
+ * System properties first (Java finds the bag at the first `%24`), `to` always (.NET disconnects without a bag). Left out, because
+ * one SDK or another would fail on it: an empty value, a date that cannot be spelled as .NET reads it, an application property
+ * that looks like a system one, and what would make the topic longer than MQTT allows.
+ */
+function cloudToDeviceTopic(leafId: LeafId, { system, properties }: Telemetry): string {
   const to = `/devices/${leafId}/messages/devicebound`;
-  const bag = formatBag({ system: withoutEmpty({ to, ...system }), properties: withoutEmpty(properties) });
-  return `devices/${leafId}/messages/devicebound/${bag}`;
+  const { to: _theirs, ...others } = system;
+  const entries: (readonly [string, string])[] = [
+    ["$.to", to],
+    ...Object.entries(others).map(([key, value]) => [`$.${key}`, DATES.has(key) ? dotnetDate(value) : value] as const),
+    ...Object.entries(properties).filter(([key]) => !isSystemKey(key)),
+  ];
+  let topic = `devices/${leafId}/messages/devicebound/`;
+  let separator = "";
+  for (const [key, value] of entries) {
+    const pair = value === "" ? "" : formatBag([[key, value]]);
+    if (pair === "" || topic.length + pair.length >= MAX_TOPIC_BYTES) continue;
+    topic += separator + pair;
+    separator = "&";
+  }
+  return topic;
 }
 
-function withoutEmpty(values: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""));
+const DATES: ReadonlySet<string> = new Set(["exp", "ctime"]);
+
+/** `yyyy-MM-ddTHH:mm:ss.fffffffZ`, the one spelling that .NET reads; "" for what is not a UTC date. */
+function dotnetDate(text: string): string {
+  const [, seconds, fraction = ""] = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|\+00:00)?$/.exec(text) ?? [];
+  return seconds === undefined ? "" : `${seconds}.${fraction.slice(0, 7).padEnd(7, "0")}Z`;
 }

@@ -1,68 +1,84 @@
-/** A leaf's telemetry as the module's own: addressed by component, marked with the leaf it comes from [design section 5]. */
+/**
+ * A leaf's telemetry as the module's own: addressed by component, marked with the leaf it comes from [design section 5].
+ * Invariant: whose message it is, is never the leaf's to say; what passes here fits edgeHub's limits.
+ */
 import type { LeafNaming } from "../core/leaf.ts";
-import type { LeafId, Telemetry } from "../core/message.ts";
-import { encodePercent } from "./topic.ts";
+import type { ComponentName, LeafId, Telemetry } from "../core/message.ts";
+import { own } from "./pnp.ts";
+import { formatBag } from "./topic.ts";
 
 /**
- * A message with everything that translation adds must stay below 256 KB, counted as payload and encoded topic: north of us a
- * larger one would vanish after its PUBACK [iothub-mqtt.md 2.3, azure-iot-device.md 7].
+ * Payload and encoded topic together: the upstream's own cap, 4 KiB below what edgeHub takes, since edgeHub closes the connection
+ * or drops after PUBACK what is larger [iothub-mqtt.md 2.3, azure-iot-device.md 7].
  */
-export const MAX_MESSAGE_BYTES = 252 * 1024;
-/** `devices/{d}/modules/{m}/messages/events/`, `$.on` and the packet's header, with ids of 128 characters. */
-const TOPIC_OVERHEAD_BYTES = 512;
+const MAX_MESSAGE_BYTES = 252 * 1024;
+/** A topic is an MQTT string [MQTT-1.5.3]. */
+const MAX_TOPIC_BYTES = 65_535;
+/** Topic without bag with two ids of 128 characters, `$.on`, and room for the few keys that the upstream lengthens. */
+const TOPIC_RESERVE_BYTES = 512;
 
-/** System properties that mean something on our hop only, or that edgeHub loses messages over. */
-const DROPPED = new Set(["on", "to", "exp", "cdid", "cmid", "sub", "ctime", "ifid"]);
+const CREATION_TIME = "iothub-creation-time-utc";
+/** The output is ours, the identity is the hub's to state, `$.exp` does not survive edgeHub, `$.ctime` travels otherwise. */
+const NOT_PASSED_ON: ReadonlySet<string> = new Set(["on", "cdid", "cmid", "to", "exp", "ctime", "mid", "sub"]);
+/** Compared in lower case: whose message it is must not depend on how a back end compares names. */
+const OURS: ReadonlySet<string> = new Set(["leafid", "leafmodelid"]);
 
-export interface Stamp {
+export interface TelemetryStamp {
   readonly messageId: string;
-  /** ISO 8601; undefined while the clock is not set. */
+  /** ISO 8601; undefined while the clock is known to be wrong. */
   readonly creationTime: string | undefined;
 }
 
-export type Translated =
+export type ModuleTelemetry =
   | { readonly kind: "ok"; readonly message: Telemetry }
   | { readonly kind: "refused"; readonly reason: string };
 
-/** The creation time travels as an application property: edgeHub loses messages whose `$.ctime` is not in its own format. */
-export const CREATION_TIME = "iothub-creation-time-utc";
-
-/**
- * `$.sub` becomes the module's component, which must be in `leaf.components`; `leafId` and `leafModelId` are ours, a leaf's own are
- * overwritten; message id and creation time are stamped when the leaf set none.
- */
+/** A leaf's telemetry as the module sends it. The component that `$.sub` names has to be learned before. */
 export function toModuleTelemetry(
   telemetry: Telemetry,
-  leaf: LeafNaming & { readonly leafId: LeafId; readonly modelId: string | undefined },
-  stamp: Stamp,
-): Translated {
-  const said = telemetry.system;
-  const named = said["sub"] ?? "";
-  const component = named === "" ? leaf.component : leaf.components[named];
-  if (component === undefined) return { kind: "refused", reason: "the component is not known" };
-  const kept = Object.entries(said).filter(([key, value]) => !DROPPED.has(key) && value !== "");
-  const system = { mid: stamp.messageId, ...Object.fromEntries(kept), sub: component as string };
-  const creationTime = telemetry.properties[CREATION_TIME] ?? said["ctime"] ?? stamp.creationTime;
-  const { leafId: _leafId, leafModelId: _leafModelId, ...own } = telemetry.properties;
-  const properties = {
-    ...own,
-    ...(creationTime === undefined ? {} : { [CREATION_TIME]: creationTime }),
-    leafId: leaf.leafId as string,
-    ...(leaf.modelId === undefined ? {} : { leafModelId: leaf.modelId }),
+  leaf: { readonly leafId: LeafId; readonly modelId: string | undefined } & LeafNaming,
+  stamp: TelemetryStamp,
+): ModuleTelemetry {
+  const sub = own(telemetry.system, "sub") ?? "";
+  const component = sub === "" ? leaf.component : own(leaf.components, sub);
+  if (component === undefined) return { kind: "refused", reason: `${sub.slice(0, 64)} is no component of this leaf` };
+  const message: Telemetry = {
+    payload: telemetry.payload,
+    system: moduleSystem(telemetry, component, stamp),
+    properties: moduleProperties(telemetry, leaf, stamp),
   };
-  const message = { payload: telemetry.payload, system, properties };
-  const bytes = messageBytes(message);
-  if (bytes > MAX_MESSAGE_BYTES)
-    return { kind: "refused", reason: `the message would have ${bytes} bytes, ${MAX_MESSAGE_BYTES} are allowed` };
-  return { kind: "ok", message };
+  const reason = tooLarge(message);
+  return reason === undefined ? { kind: "ok", message } : { kind: "refused", reason };
 }
 
-/** Payload and topic as they will be on the wire; percent-encoding triples what it touches. */
-function messageBytes({ payload, properties, system }: Telemetry): number {
-  let bytes = payload.length + TOPIC_OVERHEAD_BYTES;
-  for (const [key, value] of Object.entries(system))
-    bytes += encodePercent(key).length + encodePercent(value).length + 6;
-  for (const [key, value] of Object.entries(properties))
-    bytes += encodePercent(key).length + encodePercent(value).length + 2;
-  return bytes;
+function moduleSystem({ system }: Telemetry, component: ComponentName, stamp: TelemetryStamp): Telemetry["system"] {
+  return Object.fromEntries([
+    ...Object.entries(system).filter(([key, value]) => !NOT_PASSED_ON.has(key) && value !== ""),
+    ["mid", own(system, "mid") || stamp.messageId],
+    ["sub", component],
+  ]);
+}
+
+function moduleProperties(
+  { system, properties }: Telemetry,
+  { leafId, modelId }: { readonly leafId: LeafId; readonly modelId: string | undefined },
+  stamp: TelemetryStamp,
+): Telemetry["properties"] {
+  const entries = Object.entries(properties).filter(([key]) => !OURS.has(key.toLowerCase()));
+  const createdAt = own(properties, CREATION_TIME) || own(system, "ctime") || stamp.creationTime;
+  if (createdAt !== undefined) entries.push([CREATION_TIME, createdAt]);
+  entries.push(["leafId", leafId]);
+  if (modelId !== undefined) entries.push(["leafModelId", modelId]);
+  return Object.fromEntries(entries);
+}
+
+function tooLarge({ payload, system, properties }: Telemetry): string | undefined {
+  const bag = formatBag([
+    ...Object.entries(system).map(([key, value]): [string, string] => [`$.${key}`, value]),
+    ...Object.entries(properties),
+  ]);
+  const topicBytes = TOPIC_RESERVE_BYTES + bag.length;
+  if (topicBytes > MAX_TOPIC_BYTES) return `its properties take ${bag.length} bytes, more than fit into a topic`;
+  if (topicBytes + payload.length <= MAX_MESSAGE_BYTES) return undefined;
+  return `with what the gateway adds it takes ${topicBytes + payload.length} bytes, edgeHub takes ${MAX_MESSAGE_BYTES}`;
 }

@@ -1,98 +1,97 @@
 /**
- * Leaf <-> component: the only place that knows both the leaf's words and the module's [design section 5].
- * Invariant: `leafReported` undoes `moduleView`, and translating a desired patch commutes with applying it.
+ * Leaf words <-> module words: which component of the module's twin, which `$.sub` and which command name stand for a leaf's own
+ * [design section 5]. Alone in knowing both. Invariants: pure; what one leaf says never names another leaf's component; translating
+ * a desired patch and applying it is the same as applying it and translating.
  */
-import { splitComponentName, subComponentName } from "../core/component-name.ts";
+import { isLegalComponentName, splitComponentName, subComponentName } from "../core/component-name.ts";
 import type { LeafNaming } from "../core/leaf.ts";
-import { isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import { isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject } from "../core/message.ts";
 
-/** The marker of a component in a twin [PnP conventions]. */
+/** Marks a component in a twin [PnP conventions]. */
 const MARKER = "__t";
+/** The longest name that any DTDL version allows [DTDL v3, names]; longer ones would only fill the registry. */
+const MAX_LEAF_COMPONENT_CHARS = 512;
+/** What `subComponentName` appends to a name that it had to change: the true name cannot be told from it. */
+const HASHED = /_[0-9a-f]{8}$/;
 
-type Hash = (text: string) => string;
+type Sha256Hex = (text: string) => string;
 
-function own(object: JsonObject, key: string): Json | undefined {
-  return Object.hasOwn(object, key) ? object[key] : undefined;
+/** Leaves choose the keys: `__proto__` and `constructor` are keys like any other. */
+export function own<Value>(record: Readonly<Record<string, Value>>, key: string): Value | undefined {
+  return Object.hasOwn(record, key) ? record[key] : undefined;
 }
 
-function isMarked(value: Json | undefined): value is JsonObject {
-  return isJsonObject(value) && own(value, MARKER) === "c";
-}
-
-function unmarked(component: JsonObject): JsonObject {
-  return Object.fromEntries(Object.entries(component).filter(([key]) => key !== MARKER));
-}
-
-/** The marker first, as the services write it. */
-function marked(properties: JsonObject): JsonObject {
-  return { [MARKER]: "c", ...unmarked(properties) };
-}
-
-// ---------------------------------------------------------------- names
-
-/** Names at the top level of a leaf's section that carry the marker. */
-export function componentsIn(section: JsonObject): string[] {
-  return Object.entries(section)
-    .filter(([, value]) => isMarked(value))
-    .map(([name]) => name);
-}
+// ------------------------------------------------------------------------------------------------ names
 
 export interface Learned {
+  /** The same reference when nothing is new. */
   readonly naming: LeafNaming;
-  /** Names that would have been one component too many. */
+  /** Too many, too long, empty, or meant by another of the leaf's names already. */
   readonly refused: readonly string[];
 }
 
-/** The naming with these components of the leaf in it; the same reference when all were known. */
+/** Remembers component names of a leaf (its own words), at most `maxComponents` in all. */
 export function learnComponents(
   naming: LeafNaming,
   names: Iterable<string>,
-  sha256Hex: Hash,
+  sha256Hex: Sha256Hex,
   maxComponents: number,
 ): Learned {
-  const components = new Map(Object.entries(naming.components));
+  const known = new Map(Object.entries(naming.components));
+  const taken = new Set(known.values());
   const refused: string[] = [];
   for (const name of names) {
-    if (components.has(name)) continue;
-    if (components.size >= maxComponents) refused.push(name);
-    else components.set(name, subComponentName(naming.component, name, sha256Hex));
+    if (known.has(name)) continue;
+    const isPossible = name !== "" && name.length <= MAX_LEAF_COMPONENT_CHARS && known.size < maxComponents;
+    const component = isPossible ? subComponentName(naming.component, name, sha256Hex) : undefined;
+    if (component === undefined || taken.has(component)) {
+      refused.push(name);
+      continue;
+    }
+    known.set(name, component);
+    taken.add(component);
   }
-  const isSame = components.size === Object.keys(naming.components).length;
-  return {
-    naming: isSame ? naming : { component: naming.component, components: Object.fromEntries(components) },
-    refused,
-  };
+  if (known.size === Object.keys(naming.components).length) return { naming, refused };
+  return { naming: { component: naming.component, components: Object.fromEntries(known) }, refused };
 }
 
-/** Components of this leaf in a module section that the registry does not know; one with a hash in its name cannot be told. */
-export function unknownComponents(naming: LeafNaming, section: JsonObject): string[] {
+/** The names that a leaf's section or patch marks as components. */
+export function componentsIn(section: JsonObject): string[] {
+  return Object.entries(section)
+    .filter(([, value]) => isJsonObject(value) && own(value, MARKER) === "c")
+    .map(([name]) => name);
+}
+
+/** The leaf's own name of a module component that no registry knows; undefined where it cannot be told (another leaf's, changed, hashed). */
+function nameFromModule(naming: LeafNaming, moduleComponent: string): string | undefined {
+  const { component, sub } = splitComponentName(moduleComponent);
+  if (component !== naming.component || sub === undefined || !isLegalComponentName(moduleComponent)) return undefined;
+  return isLegalComponentName(sub) && !sub.includes("__") && !HASHED.test(sub) ? sub : undefined;
+}
+
+/** The leaf's names of those of its components in a module section that are not remembered yet. A hashed one waits until the leaf names it. */
+export function unknownComponents(naming: LeafNaming, moduleSection: JsonObject): string[] {
   const known = new Set<string>(Object.values(naming.components));
-  const found: string[] = [];
-  for (const name of Object.keys(section)) {
-    const { component, sub } = splitComponentName(name);
-    if (component === naming.component && sub !== undefined && !known.has(name) && !/_[0-9a-f]{8}$/.test(sub))
-      found.push(sub);
-  }
-  return found;
+  return Object.entries(moduleSection)
+    .filter(([name, value]) => isJsonObject(value) && !known.has(name))
+    .map(([name]) => nameFromModule(naming, name))
+    .filter((name) => name !== undefined);
 }
 
-/** What part of the leaf a module component stands for; `component` undefined is its default component. */
+/** Which component of the leaf (undefined: its default one) a module component stands for; undefined when none that can be told. */
 export function leafComponentOf(
   naming: LeafNaming,
   moduleComponent: string,
 ): { readonly component: string | undefined } | undefined {
   if (moduleComponent === naming.component) return { component: undefined };
-  for (const [name, component] of Object.entries(naming.components))
-    if (component === moduleComponent) return { component: name };
-  // A component that the leaf never spoke of: its command still can reach it, the leaf knows what it has.
-  const { component, sub } = splitComponentName(moduleComponent);
-  return component === naming.component && sub !== undefined ? { component: sub } : undefined;
+  const known = Object.entries(naming.components).find(([, component]) => component === moduleComponent);
+  // A command may be the first that anybody says of a component.
+  const name = known?.[0] ?? nameFromModule(naming, moduleComponent);
+  return name === undefined ? undefined : { component: name };
 }
 
-// ---------------------------------------------------------------- commands
-
-/** `component*command`; without `*` the command is the default component's. */
+/** `component*command`, or `command` alone. */
 export function parseCommandName(name: string): { readonly component: string | undefined; readonly command: string } {
   const at = name.indexOf("*");
   return at < 0
@@ -100,78 +99,98 @@ export function parseCommandName(name: string): { readonly component: string | u
     : { component: name.slice(0, at), command: name.slice(at + 1) };
 }
 
-export function formatCommandName(component: string | undefined, command: string): string {
-  return component === undefined ? command : `${component}*${command}`;
+export function formatCommandName(leafComponent: string | undefined, command: string): string {
+  return leafComponent === undefined ? command : `${leafComponent}*${command}`;
 }
 
-// ---------------------------------------------------------------- reported
+// ------------------------------------------------------------------------------------------------ reported
 
-/** The module's reported section for this leaf, from all that the leaf has reported. A remembered component needs no marker. */
-export function moduleView(naming: LeafNaming, reported: JsonObject): JsonObject {
-  const root: [string, Json][] = [];
-  const view: [string, Json][] = [];
-  for (const [key, value] of Object.entries(reported)) {
-    const component = Object.hasOwn(naming.components, key) ? naming.components[key] : undefined;
-    if (component !== undefined && isJsonObject(value)) view.push([component, marked(value)]);
-    else if (key !== MARKER) root.push([key, value]);
-  }
-  if (root.length > 0) view.unshift([naming.component, marked(Object.fromEntries(root))]);
-  return Object.fromEntries(view);
+function withoutMarker(properties: JsonObject): [string, Json][] {
+  return Object.entries(properties).filter(([key]) => key !== MARKER);
 }
 
-/** This leaf's own components of a module section. */
-export function moduleSlice(naming: LeafNaming, section: JsonObject): JsonObject {
-  const names = new Set<string>([naming.component, ...Object.values(naming.components)]);
-  return Object.fromEntries(Object.entries(section).filter(([name]) => names.has(name)));
-}
-
-/** What the leaf must have reported for the module to show this slice. */
-export function leafReported(naming: LeafNaming, slice: JsonObject): JsonObject {
-  return toLeaf(naming, slice);
-}
-
-// ---------------------------------------------------------------- desired
-
-/** The leaf's whole desired section; what is no object is no component. */
-export function leafDesired(naming: LeafNaming, moduleDesired: JsonObject): JsonObject {
-  return toLeaf(naming, moduleDesired);
-}
-
-/** Components first, so that a root property of a component's name cannot hide it. */
-function toLeaf(naming: LeafNaming, section: JsonObject): JsonObject {
-  const root = own(section, naming.component);
-  const leaf = new Map<string, Json>(isJsonObject(root) ? Object.entries(unmarked(root)) : []);
-  for (const [name, component] of Object.entries(naming.components)) {
-    const value = own(section, component);
-    if (isJsonObject(value)) leaf.set(name, marked(value));
-  }
-  return Object.fromEntries(leaf);
+/** A component with its marker, first: some clients look at the first key only. */
+function marked(properties: JsonObject): JsonObject {
+  return Object.fromEntries([[MARKER, "c"], ...withoutMarker(properties)]);
 }
 
 /**
- * What a module desired patch means for this leaf, in its words; empty when it does not touch it. `cached` is the leaf's desired
- * section before: a component that goes as a whole takes its keys with it, each as null.
+ * The module's reported section for this leaf, from the leaf's whole reported section. A remembered component is one with or without
+ * marker, as long as its value is an object; anything else of that name is a property of the default component.
  */
-export function leafDesiredPatch(naming: LeafNaming, patch: JsonObject, cached: JsonObject): JsonObject {
-  const leaf = new Map<string, Json>();
-  const root = own(patch, naming.component);
-  if (isJsonObject(root)) {
-    for (const [key, value] of Object.entries(unmarked(root))) leaf.set(key, value);
-  } else if (root !== undefined) {
-    for (const key of Object.keys(cached)) if (!isComponent(naming, key, cached)) leaf.set(key, null);
+export function moduleView(naming: LeafNaming, reported: JsonObject): JsonObject {
+  const root: [string, Json][] = [];
+  const parts: [string, Json][] = [];
+  for (const [name, value] of Object.entries(reported)) {
+    const component = own(naming.components, name);
+    if (component !== undefined && isJsonObject(value)) parts.push([component, marked(value)]);
+    else if (name !== MARKER) root.push([name, value]);
   }
-  for (const [name, component] of Object.entries(naming.components)) {
-    const value = own(patch, component);
-    if (value === undefined) continue;
-    if (!isJsonObject(value)) {
-      if (Object.hasOwn(cached, name)) leaf.set(name, null);
-    } else if (!isEmpty(unmarked(value)) || !Object.hasOwn(cached, name)) {
-      leaf.set(name, marked(value));
-    }
-  }
-  return Object.fromEntries(leaf);
+  if (root.length > 0) parts.unshift([naming.component, marked(Object.fromEntries(root))]);
+  return Object.fromEntries(parts);
 }
 
-function isComponent(naming: LeafNaming, key: string, section: JsonObject): boolean {
-  return Object.hasOwn(naming.components, key) && isMarked(own(section, key));
+/** What the gateway knows to be this leaf's in a section of the module's twin. */
+export function moduleSlice(naming: LeafNaming, section: JsonObject): JsonObject {
+  const mine = new Set<string>([naming.component, ...Object.values(naming.components)]);
+  return Object.fromEntries(Object.entries(section).filter(([name]) => mine.has(name)));
+}
+
+/** The reverse of {@link moduleView}, for a lost disk; every component comes back with its marker. */
+export function leafReported(naming: LeafNaming, slice: JsonObject): JsonObject {
+  return Object.fromEntries([...rootOf(naming, slice), ...componentsOf(naming, slice)]);
+}
+
+function rootOf(naming: LeafNaming, section: JsonObject): [string, Json][] {
+  const root = own(section, naming.component);
+  return isJsonObject(root) ? withoutMarker(root) : [];
+}
+
+/** Components by the leaf's names; a value that is no object is no component. */
+function componentsOf(naming: LeafNaming, section: JsonObject): [string, Json][] {
+  return Object.entries(naming.components).flatMap(([name, component]): [string, Json][] => {
+    const value = own(section, component);
+    return isJsonObject(value) ? [[name, marked(value)]] : [];
+  });
+}
+
+// ------------------------------------------------------------------------------------------------ desired
+
+/**
+ * The leaf's desired section in its own words. A property of the default component that bears a component's name is kept from the
+ * leaf: no model has both, and the leaf would take it for the component.
+ */
+export function leafDesired(naming: LeafNaming, moduleDesired: JsonObject): JsonObject {
+  return Object.fromEntries([...visibleRoot(naming, moduleDesired), ...componentsOf(naming, moduleDesired)]);
+}
+
+function visibleRoot(naming: LeafNaming, section: JsonObject): [string, Json][] {
+  return rootOf(naming, section).filter(([name]) => !Object.hasOwn(naming.components, name));
+}
+
+/**
+ * A module's desired patch (without `$version`) in the leaf's words; empty when it does not touch the leaf. `cached` is the leaf's
+ * desired section before it: what a removed component held has to be named key by key.
+ */
+export function leafDesiredPatch(naming: LeafNaming, patch: JsonObject, cached: JsonObject): JsonObject {
+  const entries = rootPatch(naming, patch, cached);
+  for (const [name, component] of Object.entries(naming.components)) {
+    const value = own(patch, component);
+    const isThere = isJsonObject(own(cached, name));
+    if (!isJsonObject(value)) {
+      if (value !== undefined && isThere) entries.push([name, null]);
+    } else if (!isThere || withoutMarker(value).length > 0) {
+      entries.push([name, marked(value)]);
+    }
+  }
+  return Object.fromEntries(entries);
+}
+
+function rootPatch(naming: LeafNaming, patch: JsonObject, cached: JsonObject): [string, Json][] {
+  const root = own(patch, naming.component);
+  if (root === undefined) return [];
+  if (isJsonObject(root)) return visibleRoot(naming, patch);
+  return Object.keys(cached)
+    .filter((name) => !Object.hasOwn(naming.components, name))
+    .map((name) => [name, null]);
 }

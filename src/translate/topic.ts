@@ -1,72 +1,69 @@
 /**
- * Topics: percent-encoding, property bags and request ids. Parsing never throws: a leaf may send any bytes.
- * `parseBag` and `formatBag` are inverse to each other.
+ * The pieces of IoT Hub topics: percent-encoding, property bags, request parameters.
+ * Invariant: reading never throws, whatever a leaf sends; `+` is a plus, never a blank [iothub-mqtt.md 2.1].
  */
 
-/** Decodes `%XX` as UTF-8; `+` is a literal plus; what is no valid encoding stays as it is, as at edgeHub [iothub-mqtt.md 12.1]. */
+/** Decodes `%XX`; what is no UTF-8 in percent-encoding stays as it stands, as at edgeHub (`%zz` passes unchanged). */
 export function decodePercent(text: string): string {
   if (!text.includes("%")) return text;
+  return decodeOr(text, () => text.replaceAll(/(?:%[0-9A-Fa-f]{2})+/g, (run) => decodeOr(run, () => run)));
+}
+
+function decodeOr(text: string, otherwise: () => string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text;
+    return otherwise();
   }
 }
 
-/** Encodes everything but letters, digits and `- _ . ~`, so that no character means anything in a topic. */
+/** Half a surrogate pair, which has no UTF-8 form, becomes U+FFFD. */
 export function encodePercent(text: string): string {
-  return encodeURIComponent(wellFormed(text)).replaceAll(
-    /[!'()*]/g,
-    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
-  );
+  return encodeURIComponent(text.toWellFormed());
 }
 
-/** A lone surrogate has no UTF-8 form. */
-function wellFormed(text: string): string {
-  return text.isWellFormed() ? text : text.toWellFormed();
+function splitPair(pair: string): readonly [key: string, value: string] {
+  const at = pair.indexOf("=");
+  return at < 0 ? [pair, ""] : [pair.slice(0, at), pair.slice(at + 1)];
 }
 
-export interface Bag {
-  /** By wire key without `$.`. */
-  readonly system: Readonly<Record<string, string>>;
-  readonly properties: Readonly<Record<string, string>>;
-}
-
-/** A property bag, or why it is none: `=` inside a value, an empty key, `&&` [iothub-mqtt.md 12.1]. The last of equal keys wins. */
-export function parseBag(text: string): Bag | { readonly problem: string } {
-  const system = new Map<string, string>();
+/**
+ * Keys and values of a property bag, decoded. A key without `=` has the value "", the last of equal keys wins. A pair with an empty
+ * key is left out and a second `=` belongs to the value: edgeHub drops the whole message for either, after acknowledging it.
+ */
+export function parseBag(bag: string): ReadonlyMap<string, string> {
   const properties = new Map<string, string>();
-  const bag = text.endsWith("/") ? text.slice(0, -1) : text;
-  if (bag === "") return { system: {}, properties: {} };
   for (const pair of bag.split("&")) {
-    const at = pair.indexOf("=");
-    const key = decodePercent(at < 0 ? pair : pair.slice(0, at));
-    const raw = at < 0 ? "" : pair.slice(at + 1);
-    if (key === "") return { problem: "a property has no name" };
-    if (raw.includes("=")) return { problem: "a property's value holds a raw =" };
-    if (key.startsWith("$.")) system.set(key.slice(2), decodePercent(raw));
-    else properties.set(key, decodePercent(raw));
+    const [key, value] = splitPair(pair);
+    if (key !== "") properties.set(decodePercent(key), decodePercent(value));
   }
-  return { system: Object.fromEntries(system), properties: Object.fromEntries(properties) };
+  return properties;
 }
 
-/** System properties first and spelled `%24.`, as Java and C clients need them [iothub-mqtt.md 3]. */
-export function formatBag({ system, properties }: Bag): string {
-  const pairs = [
-    ...Object.entries(system).map(([key, value]) => `%24.${encodePercent(key)}=${encodePercent(value)}`),
-    ...Object.entries(properties).map(([key, value]) => `${encodePercent(key)}=${encodePercent(value)}`),
-  ];
+/** The inverse of {@link parseBag} for well-formed text; ASCII, every key with `=`. An empty key, which has no form, is left out. */
+export function formatBag(properties: Iterable<readonly [key: string, value: string]>): string {
+  const pairs: string[] = [];
+  for (const [key, value] of properties) {
+    if (key !== "") pairs.push(`${encodePercent(key)}=${encodePercent(value)}`);
+  }
   return pairs.join("&");
 }
 
-/** The part of a `$iothub` topic behind `/?`: keys as they stand, first of equal keys wins, values not decoded (a rid is copied byte for byte). */
-export function parseQuery(text: string): ReadonlyMap<string, string> {
-  const query = new Map<string, string>();
-  for (const pair of text.split("&")) {
-    const at = pair.indexOf("=");
-    const key = at < 0 ? pair : pair.slice(0, at);
-    const name = key === "%24rid" ? "$rid" : key === "%24version" ? "$version" : key;
-    if (!query.has(name)) query.set(name, at < 0 ? "" : pair.slice(at + 1));
+export interface RequestParameters {
+  /** As it stands in the topic: it goes back byte for byte. */
+  readonly rid: string;
+  readonly version: string | undefined;
+}
+
+/** What follows the last `/` of a request's topic: `?$rid={rid}` and perhaps `&$version={v}`, in any order; undefined without a single, non-empty `$rid`. */
+export function parseRequest(text: string): RequestParameters | undefined {
+  if (!text.startsWith("?")) return undefined;
+  const parameters = new Map<string, string>();
+  for (const pair of text.slice(1).split("&")) {
+    const [key, value] = splitPair(pair);
+    if (parameters.has(key)) return undefined;
+    parameters.set(key, value);
   }
-  return query;
+  const rid = parameters.get("$rid");
+  return rid === undefined || rid === "" ? undefined : { rid, version: parameters.get("$version") };
 }
