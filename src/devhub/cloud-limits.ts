@@ -19,13 +19,17 @@ const MIN_INTEGER = -(2 ** 52);
 const MAX_DEPTH = 10;
 /** Arrays may nest freely for IoT Hub, but not so deep that counting them ends our process. */
 const MAX_NESTING = 100;
-const CONTROLS = /[\u0000-\u001f\u007f-\u009f]/g;
-const FORBIDDEN_IN_KEY = /[\u0000-\u001f\u007f-\u009f.$ ]/;
+const CONTROLS = /\p{Cc}/gu;
+const FORBIDDEN_IN_KEY = /[\p{Cc}.$ ]/u;
 
-/** Why IoT Hub would not take `patch`, which would lead to `result`; undefined when it would. */
-export function refusalOf(section: SectionName, patch: JsonObject, result: JsonObject): Refusal | undefined {
-  const fault = faultInObject(patch, 0, 0, false);
-  if (fault !== undefined) return { status: 400, message: `ErrorCode:ArgumentInvalid;${section}: ${fault}` };
+/** What is illegal in a document or patch in itself; undefined: nothing. To be asked first: only then is it safe to walk. */
+export function faultOf(section: SectionName, document: JsonObject): Refusal | undefined {
+  const fault = faultInObject(document, 0, 0, false);
+  return fault === undefined ? undefined : { status: 400, message: `ErrorCode:ArgumentInvalid;${section}: ${fault}` };
+}
+
+/** Whether a section would outgrow its limit. */
+export function excessOf(section: SectionName, result: JsonObject): Refusal | undefined {
   const bytes = bytesOf(result);
   const limit = MAX_SECTION_BYTES[section];
   if (bytes <= limit) return undefined;
