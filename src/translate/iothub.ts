@@ -8,7 +8,7 @@ import type { Channel, Frame, Json, JsonObject, LeafId, LeafNotice, LeafRequest,
 import type { Dialect } from "./dialect.ts";
 import { parseIothubConnect } from "./iothub-connect.ts";
 import { formatJsonBody, parseJsonBody } from "./json-body.ts";
-import { formatBag, parseBag, parseRequest } from "./topic.ts";
+import { encodePercent, formatBag, parseBag, parseRequest } from "./topic.ts";
 
 const TWIN_GET = "$iothub/twin/GET/";
 const TWIN_REPORT = "$iothub/twin/PATCH/properties/reported/";
@@ -149,7 +149,7 @@ function formatNotice(leafId: LeafId, notice: LeafNotice): Frame {
     case "command":
       // `+` and `#` are legal in a command's name but close a .NET leaf's connection when they stand raw in a topic.
       return frame0(
-        `${COMMAND}${notice.name.replaceAll(/[+#]/g, encodeURIComponent)}/?$rid=${notice.rid}`,
+        `${COMMAND}${notice.name.replaceAll(/[+#\p{Cc}]/gu, encodePercent)}/?$rid=${notice.rid}`,
         notice.payload,
       );
     case "cloud-to-device":
