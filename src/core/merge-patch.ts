@@ -1,149 +1,181 @@
 /**
- * JSON merge patches as IoT Hub merges twins: objects merge, null deletes, everything else replaces [iothub-mqtt.md 6.4].
- * Invariant: keys are data. `__proto__` and `constructor` are keys like any other; no prototype is ever followed.
+ * IoT Hub's merge of twin sections: objects merge, null deletes, anything else replaces [iothub-mqtt.md 6.4].
+ * Invariants: nothing is changed in place; a function whose outcome equals its input returns that very input, so that callers see
+ * "nothing changed" by reference. Keys are the leaves' own: `__proto__` and `constructor` are keys like any other.
+ * Documents are as deep as twin-limits.ts lets them in, so recursion is bounded.
  */
 import type { Json, JsonObject } from "./message.ts";
+import { utf8Bytes } from "./utf8.ts";
+
+/** Marks an object of a twin section as a component [PnP conventions]. */
+const COMPONENT_MARKER = "__t";
+const NOTHING: JsonObject = {};
 
 export function isJsonObject(value: Json | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 export function isEmpty(object: JsonObject): boolean {
-  for (const key in object) if (Object.hasOwn(object, key)) return false;
-  return true;
+  return Object.keys(object).length === 0;
 }
 
-function own(object: JsonObject, key: string): Json | undefined {
+/** The object's own value of `key`; never one of its prototypes'. */
+export function ownValue(object: JsonObject, key: string): Json | undefined {
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
-/** The target with the patch merged in; the same reference when nothing changes. */
-export function applyPatch(target: JsonObject, patch: JsonObject): JsonObject {
-  const changes = new Map<string, Json | undefined>();
-  for (const [key, value] of Object.entries(patch)) {
-    const before = own(target, key);
-    if (value === null) {
-      if (before !== undefined) changes.set(key, undefined);
-      continue;
-    }
-    const after = isJsonObject(value) ? applyPatch(isJsonObject(before) ? before : {}, value) : value;
-    if (before === undefined || !deepEqual(before, after)) changes.set(key, after);
-  }
-  if (changes.size === 0) return target;
-  const entries: [string, Json][] = Object.entries(target).filter(
-    ([key]) => !changes.has(key) || changes.get(key) !== undefined,
-  );
-  const result = new Map(entries);
-  for (const [key, value] of changes) if (value !== undefined) result.set(key, value);
-  return Object.fromEntries(result);
-}
-
+/** Equal as JSON: the order of keys does not matter, that of array items does. */
 export function deepEqual(a: Json, b: Json): boolean {
   if (a === b) return true;
-  if (Array.isArray(a) || Array.isArray(b)) {
-    if (!Array.isArray(a) || !Array.isArray(b) || a.length !== b.length) return false;
-    return a.every((item, at) => deepEqual(item, b[at] as Json));
-  }
+  if (Array.isArray(a))
+    return Array.isArray(b) && a.length === b.length && a.every((item, at) => deepEqual(item, b[at]));
   if (!isJsonObject(a) || !isJsonObject(b)) return false;
   const keys = Object.keys(a);
-  return (
-    keys.length === Object.keys(b).length &&
-    keys.every((key) => Object.hasOwn(b, key) && deepEqual(a[key] as Json, b[key] as Json))
-  );
+  return keys.length === Object.keys(b).length && keys.every((key) => equalOwn(a, b, key));
 }
 
-/** The smallest patch that makes `to` of `from`; vanished keys are explicit nulls at every level. */
+function equalOwn(a: JsonObject, b: JsonObject, key: string): boolean {
+  const [left, right] = [ownValue(a, key), ownValue(b, key)];
+  return left !== undefined && right !== undefined && deepEqual(left, right);
+}
+
+/** `target` with `patch` merged into it. A null that deletes nothing is dropped, also inside objects that are new. */
+export function applyPatch(target: JsonObject, patch: JsonObject): JsonObject {
+  const changed = new Map<string, Json | undefined>();
+  for (const [key, value] of Object.entries(patch)) {
+    const before = ownValue(target, key);
+    const after = merged(before, value);
+    if (after !== before) changed.set(key, after);
+  }
+  if (changed.size === 0) return target;
+  const entries: [string, Json][] = [];
+  for (const [key, before] of Object.entries(target)) {
+    const after = changed.has(key) ? changed.get(key) : before;
+    if (after !== undefined) entries.push([key, after]);
+    changed.delete(key);
+  }
+  for (const [key, after] of changed) if (after !== undefined) entries.push([key, after]);
+  return Object.fromEntries(entries);
+}
+
+function merged(before: Json | undefined, patch: Json): Json | undefined {
+  if (patch === null) return undefined;
+  if (isJsonObject(patch)) return applyPatch(before !== undefined && isJsonObject(before) ? before : NOTHING, patch);
+  return before !== undefined && deepEqual(before, patch) ? before : patch;
+}
+
+/**
+ * The smallest patch that makes `to` of `from`: changed keys only, null for each that vanished, arrays and changes of kind whole.
+ * A null in either document is no value. `equal` decides what needs no change; the outcome is then `to` up to it.
+ */
 export function diff(from: JsonObject, to: JsonObject, equal: (a: Json, b: Json) => boolean = deepEqual): JsonObject {
-  const patch: [string, Json][] = [];
-  for (const key of Object.keys(from)) if (!Object.hasOwn(to, key)) patch.push([key, null]);
-  for (const [key, value] of Object.entries(to)) {
-    const before = own(from, key);
-    if (before !== undefined && equal(before, value)) continue;
-    if (isJsonObject(before) && isJsonObject(value)) {
-      const inner = diff(before, value, equal);
-      if (!isEmpty(inner)) patch.push([key, inner]);
-    } else {
-      patch.push([key, value]);
-    }
+  const changes: [string, Json][] = [];
+  for (const [key, after] of Object.entries(to)) {
+    if (after === null) continue;
+    const before = ownValue(from, key) ?? null;
+    if (isJsonObject(before) && isJsonObject(after)) {
+      const inside = diff(before, after, equal);
+      if (!isEmpty(inside)) changes.push([key, inside]);
+    } else if (before === null || !equal(before, after)) changes.push([key, after]);
   }
-  return Object.fromEntries(patch);
+  for (const key of Object.keys(from)) if ((ownValue(to, key) ?? null) === null) changes.push([key, null]);
+  return Object.fromEntries(changes);
 }
 
-/** One patch with the effect of the first and then the second, on whatever target. */
+/**
+ * The patch that does what `first` and then `second` do. Exact on every target, with one exception that no merge patch can say:
+ * where `first` removes an object (or puts a plain value in its place) and `second` puts an object there again, what the removed
+ * one held and the new one does not name would survive.
+ */
 export function mergePatches(first: JsonObject, second: JsonObject): JsonObject {
-  const result = new Map(Object.entries(first));
+  const entries = new Map<string, Json>(Object.entries(first));
   for (const [key, value] of Object.entries(second)) {
-    const before = own(first, key);
-    if (isJsonObject(before) && isJsonObject(value)) result.set(key, mergePatches(before, value));
-    else result.set(key, value);
+    const before = entries.get(key);
+    entries.set(key, isJsonObject(before) && isJsonObject(value) ? mergePatches(before, value) : value);
   }
-  return Object.fromEntries(result);
+  return Object.fromEntries(entries);
 }
 
-/** UTF-8 length of a string. */
-export function utf8Bytes(text: string): number {
-  let bytes = 0;
-  for (let at = 0; at < text.length; at += 1) {
-    const code = text.charCodeAt(at);
-    if (code < 0x80) bytes += 1;
-    else if (code < 0x800) bytes += 2;
-    else if (code >= 0xd800 && code < 0xdc00 && at + 1 < text.length) {
-      bytes += 4;
-      at += 1;
-    } else bytes += 3;
-  }
-  return bytes;
-}
-
-/** Bytes of the value as JSON text. */
+/** The bytes of `JSON.stringify(value)` in UTF-8. */
 export function jsonBytes(value: Json): number {
   return utf8Bytes(JSON.stringify(value));
 }
 
 export interface SplitPatch {
   readonly parts: readonly JsonObject[];
-  /** Paths (`component` or `component/property`) that are over the limit by themselves. */
+  /** `component/property`, or `component` where it is no object: what does not fit into any part. */
   readonly tooLarge: readonly string[];
 }
 
 /**
- * Splits a module patch (`{component: {property: value}}`) so that no part has more than `maxBytes` of JSON, whatever order the
- * parts are applied in. Each piece of a component keeps its `__t` marker.
+ * A module patch as parts of at most `maxBytes` of JSON. Parts hold different paths, so their order does not matter; components
+ * stay whole where they fit, and each piece of one that does not keeps its marker.
  */
 export function splitPatch(patch: JsonObject, maxBytes: number): SplitPatch {
-  const parts: JsonObject[] = [];
+  const parts: Packer = new Packer(maxBytes);
   const tooLarge: string[] = [];
-  let part: JsonObject = {};
-  let bytes = 2;
-  const add = (component: string, value: Json): void => {
-    const cost = jsonBytes({ [component]: value });
-    if (bytes + cost > maxBytes && !isEmpty(part)) {
-      parts.push(part);
-      part = {};
-      bytes = 2;
-    }
-    const before = own(part, component);
-    const merged = isJsonObject(before) && isJsonObject(value) ? mergePatches(before, value) : value;
-    part = Object.fromEntries([...Object.entries(part).filter(([name]) => name !== component), [component, merged]]);
-    bytes += cost;
-  };
   for (const [component, value] of Object.entries(patch)) {
-    if (jsonBytes({ [component]: value }) + 2 <= maxBytes) {
-      add(component, value);
-      continue;
-    }
+    if (parts.add(component, value)) continue;
     if (!isJsonObject(value)) {
       tooLarge.push(component);
       continue;
     }
-    const marker: [string, Json][] = Object.hasOwn(value, "__t") ? [["__t", value["__t"] ?? null]] : [];
-    for (const [property, inner] of Object.entries(value)) {
-      if (property === "__t") continue;
-      const piece = Object.fromEntries([...marker, [property, inner]]);
-      if (jsonBytes({ [component]: piece }) + 2 <= maxBytes) add(component, piece);
-      else tooLarge.push(`${component}/${property}`);
+    // A component of its own costs its name, a colon and the braces around it.
+    const pieces = new Packer(maxBytes - jsonBytes({ [component]: NOTHING }) + 2, markerOf(value));
+    for (const [property, inside] of Object.entries(value)) {
+      if (property === COMPONENT_MARKER && !isMarkerOnly(value)) continue;
+      if (!pieces.add(property, inside)) tooLarge.push(`${component}/${property}`);
     }
+    for (const piece of pieces.finish()) parts.add(component, piece);
   }
-  if (!isEmpty(part)) parts.push(part);
-  return { parts, tooLarge };
+  return { parts: parts.finish(), tooLarge };
+}
+
+function isMarkerOnly(component: JsonObject): boolean {
+  return Object.keys(component).every((key) => key === COMPONENT_MARKER);
+}
+
+function markerOf(component: JsonObject): readonly [string, Json][] {
+  if (isMarkerOnly(component)) return [];
+  return Object.entries(component).filter(([key]) => key === COMPONENT_MARKER);
+}
+
+/** Fills objects up to a size, each of them beginning with the same entries. */
+class Packer {
+  readonly #maxBytes: number;
+  readonly #head: readonly [string, Json][];
+  readonly #emptyBytes: number;
+  readonly #full: JsonObject[] = [];
+  #entries: [string, Json][] = [];
+  #bytes: number;
+
+  constructor(maxBytes: number, head: readonly [string, Json][] = []) {
+    this.#maxBytes = maxBytes;
+    this.#head = head;
+    this.#emptyBytes = jsonBytes(Object.fromEntries(head));
+    this.#bytes = this.#emptyBytes;
+  }
+
+  /** False when the entry does not even fit alone. */
+  add(key: string, value: Json): boolean {
+    // With the comma before it; the very first of an object without a head has none, which leaves one byte unused.
+    const bytes = jsonBytes({ [key]: value }) - 1;
+    if (this.#emptyBytes + bytes - (this.#head.length === 0 ? 1 : 0) > this.#maxBytes) return false;
+    const isRoomy = this.#entries.length === 0 || this.#bytes + bytes <= this.#maxBytes;
+    if (!isRoomy) this.#close();
+    this.#entries.push([key, value]);
+    this.#bytes += bytes;
+    return true;
+  }
+
+  finish(): readonly JsonObject[] {
+    if (this.#entries.length > 0) this.#close();
+    return this.#full;
+  }
+
+  #close(): void {
+    this.#full.push(Object.fromEntries([...this.#head, ...this.#entries]));
+    this.#entries = [];
+    this.#bytes = this.#emptyBytes;
+  }
 }

@@ -2,8 +2,9 @@
  * Store-and-forward policy of the outbox, as decisions. Invariant: what was admitted is given up only by age, by eviction (when the
  * operator asked for it) or because the hub refuses it; each of these is a decision that somebody counts.
  */
-import { utf8Bytes } from "./merge-patch.ts";
+
 import type { OutboxEntry, Telemetry } from "./message.ts";
+import { utf8Bytes } from "./utf8.ts";
 
 export interface AdmissionPolicy {
   readonly maxBytes: number;

@@ -2,8 +2,9 @@
  * IoT Hub's limits of twins as named constants, and what of a patch breaks them: a list of violations, not a boolean, so that the
  * leaf can be told. Sources: "Understand and use device twins in IoT Hub"; edgeHub's ReportedPropertiesValidator [iothub-mqtt.md 6.4].
  */
-import { isJsonObject, utf8Bytes } from "./merge-patch.ts";
+import { isJsonObject } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
+import { utf8Bytes } from "./utf8.ts";
 
 /** Each section, total. */
 export const MAX_TWIN_SECTION_BYTES = 32_768;
