@@ -8,19 +8,19 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { type Drop, type EdgeControl, normalBehaviour } from "./behaviour.ts";
 import { type CertificateAuthority, openCertificateAuthority, withoutPort } from "./certificates.ts";
+import { IotHubCloud } from "./cloud.ts";
 import type { Identity } from "./cloud-types.ts";
 import type { InputMessage, InputOutcome } from "./edge-hub-inputs.ts";
 import { EdgeHubProcess } from "./edge-hub-process.ts";
 import { EdgeStore, keyOf } from "./edge-hub-store.ts";
 import { WanLink } from "./edge-hub-wan.ts";
 import { type Probe, startProbe } from "./edge-probe.ts";
-import { MemoryCloud } from "./memory-cloud.ts";
 import { DEFAULT_SETTINGS, type DevHubSettings } from "./settings.ts";
 import { startWorkloadApi, type WorkloadApi } from "./workload-api.ts";
 
 export interface DevHub extends AsyncDisposable, EdgeControl {
   readonly settings: DevHubSettings;
-  readonly cloud: MemoryCloud;
+  readonly cloud: IotHubCloud;
   /** The ports bound. */
   readonly mqttPort: number;
   readonly plainMqttPort: number | undefined;
@@ -65,10 +65,10 @@ export async function startDevHub(given: Partial<DevHubSettings> = {}): Promise<
 class DevelopmentHub implements DevHub {
   readonly settings: DevHubSettings;
   readonly behaviour = normalBehaviour();
-  readonly cloud = new MemoryCloud();
   readonly wan: WanLink;
   readonly drops: Drop[] = [];
   readonly #folder: string;
+  readonly cloud: IotHubCloud;
   readonly #store: EdgeStore;
   readonly #closers: (() => PromiseLike<void> | void)[] = [];
   #started: { edge: EdgeHubProcess; workload: WorkloadApi; probe: Probe; caPem: string } | undefined;
@@ -80,7 +80,8 @@ class DevelopmentHub implements DevHub {
     this.#folder = resolve(kept ?? mkdtempSync(join(tmpdir(), "devhub-")));
     if (kept === undefined) this.#closers.push(() => rmSync(this.#folder, { recursive: true, force: true }));
     else mkdirSync(this.#folder, { recursive: true });
-    this.#store = new EdgeStore(kept === undefined ? undefined : join(this.#folder, "edge"));
+    this.#store = new EdgeStore(this.#keep("edge"));
+    this.cloud = new IotHubCloud(this.#keep("cloud"));
     this.#closers.push(() => this.wan.dispose());
   }
 
