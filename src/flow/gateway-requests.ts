@@ -21,26 +21,29 @@ export function parseLeaf(payload: Json): LeafId | Problem {
 
 /** `{leafId, payload | payloadBase64, properties, messageId, correlationId, ttlSecs}`; a string payload is sent as it is, all else as JSON. */
 export function parseCloudToDevice(request: JsonObject, newMessageId: () => string): CloudToDeviceRequest | Problem {
-  const properties = own(request, "properties") ?? {};
-  if (!isJsonObject(properties)) return { problem: '"properties" is an object' };
-  for (const [key, value] of Object.entries(properties)) {
-    if (key === "" || typeof value !== "string") return { problem: `property "${key.slice(0, 64)}" is no text` };
-  }
+  const properties = parseProperties(own(request, "properties") ?? {});
+  if (properties === undefined) return { problem: '"properties" is an object of texts' };
   const ttlSecs = own(request, "ttlSecs") ?? DEFAULT_TTL_SECS;
   if (typeof ttlSecs !== "number" || !Number.isInteger(ttlSecs) || ttlSecs < 1 || ttlSecs > MAX_TTL_SECS) {
     return { problem: `"ttlSecs" is a whole number from 1 to ${MAX_TTL_SECS}` };
   }
-  const base64 = own(request, "payloadBase64");
-  if (base64 !== undefined && typeof base64 !== "string") return { problem: '"payloadBase64" is a text' };
-  const payload =
-    base64 === undefined ? Buffer.from(bodyOf(own(request, "payload") ?? null), "utf8") : Buffer.from(base64, "base64");
+  const payload = parseBody(request);
+  if (payload === undefined) return { problem: '"payloadBase64" is a text' };
   const correlationId = text(request, "correlationId");
-  const system = {
-    mid: text(request, "messageId") ?? newMessageId(),
-    ...(correlationId === undefined ? {} : { cid: correlationId }),
-  };
-  const texts = Object.fromEntries(Object.entries(properties).map(([key, value]) => [key, String(value)]));
-  return { message: { payload, system, properties: texts }, ttlSecs };
+  const system = { mid: text(request, "messageId") ?? newMessageId(), ...(correlationId === undefined ? {} : { cid: correlationId }) };
+  return { message: { payload, system, properties }, ttlSecs };
+}
+
+function parseProperties(value: Json): Record<string, string> | undefined {
+  if (!isJsonObject(value)) return undefined;
+  const texts = Object.entries(value).filter((entry): entry is [string, string] => entry[0] !== "" && typeof entry[1] === "string");
+  return texts.length === Object.keys(value).length ? Object.fromEntries(texts) : undefined;
+}
+
+function parseBody(request: JsonObject): Uint8Array | undefined {
+  const base64 = own(request, "payloadBase64");
+  if (base64 === undefined) return Buffer.from(bodyOf(own(request, "payload") ?? null), "utf8");
+  return typeof base64 === "string" ? Buffer.from(base64, "base64") : undefined;
 }
 
 function own(object: JsonObject, key: string): Json | undefined {

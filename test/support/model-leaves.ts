@@ -26,6 +26,8 @@ export class ModelLeaf {
   desiredVersion = 0;
   /** What it reported and saw answered 204. */
   reported: JsonObject = {};
+  /** Top-level keys of reports whose answer it did not see: nobody can say what became of them. */
+  readonly uncertain = new Set<string>();
   /** Versions in the order in which it saw them, for the promise that none goes back. */
   readonly versions: number[] = [];
   readonly commands: { readonly name: string; readonly payload: Json; readonly rid: string }[] = [];
@@ -94,6 +96,10 @@ export class ModelLeaf {
     await this.publish(`$iothub/twin/PATCH/properties/reported/?$rid=${rid}`, patch);
     const status = this.answers.get(rid)?.status;
     if (status === 204) this.reported = hubMerge(this.reported, patch);
+    for (const key of Object.keys(patch)) {
+      if (status === 204) this.uncertain.delete(key);
+      else this.uncertain.add(key);
+    }
     return status;
   }
 
@@ -171,8 +177,10 @@ export class ModelLeaves implements Downstream {
     return "delivered";
   }
 
-  async drop(leafId: LeafId): Promise<void> {
+  async drop(leafId: LeafId, reason: string): Promise<void> {
     this.drops.push(leafId);
+    // The gateway says that another life of the module twin has begun: versions start again.
+    if (reason.includes("made anew")) this.#leaves.get(leafId)?.versions.splice(0);
     await this.#leaves.get(leafId)?.disconnect();
   }
 

@@ -3,10 +3,11 @@
  * The process can be killed at any moment and started again on what its store had committed.
  */
 import { createHash } from "node:crypto";
-import type { Clock, Log, Metrics, Store } from "../../src/flow/ports.ts";
+import type { Clock, Log, Metrics } from "../../src/flow/ports.ts";
 import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
+import { FaultyStore, type Misfortune } from "./faulty-store.ts";
 import { ManualClock } from "./manual-clock.ts";
-import { MemoryStore } from "./memory-store.ts";
+import { emptyDisk, MemoryStore } from "./memory-store.ts";
 import { ModelHub, ModelWan } from "./model-hub.ts";
 import { ModelLeaves } from "./model-leaves.ts";
 
@@ -39,7 +40,6 @@ export function sha256Hex(text: string): string {
 
 export interface WorldOptions {
   readonly settings?: Partial<RelaySettings>;
-  readonly store?: Store;
   readonly log?: Log;
   readonly metrics?: Metrics;
 }
@@ -50,7 +50,11 @@ export class RelayWorld implements AsyncDisposable {
   readonly leaves = new ModelLeaves();
   readonly clock = new ManualClock();
   settings: RelaySettings;
-  store: Store;
+  /** What outlives a process. */
+  readonly disk = emptyDisk();
+  /** What happens to the commits from now on. */
+  misfortune: () => Misfortune = () => "none";
+  store: FaultyStore;
   bootId = "boot-1";
   relay: Relay | undefined;
   readonly #options: WorldOptions;
@@ -59,7 +63,7 @@ export class RelayWorld implements AsyncDisposable {
   constructor(options: WorldOptions = {}) {
     this.#options = options;
     this.settings = { ...RELAY_SETTINGS, ...options.settings };
-    this.store = options.store ?? new MemoryStore();
+    this.store = this.#openStore();
   }
 
   async start(): Promise<Relay> {
@@ -86,12 +90,17 @@ export class RelayWorld implements AsyncDisposable {
     return this.relay;
   }
 
-  /** SIGKILL: connections break, nobody is told, nothing more is written. `store` is what the disk had. */
-  kill(store: Store): void {
+  /** SIGKILL: connections break, nobody is told, nothing more is written. The next process finds the disk as it is. */
+  kill(): void {
+    this.store.crash();
     this.leaves.detach();
     this.hub.detach();
     this.relay = undefined;
-    this.store = store;
+    this.store = this.#openStore();
+  }
+
+  #openStore(): FaultyStore {
+    return new FaultyStore(new MemoryStore(this.disk), this.clock, () => this.misfortune());
   }
 
   /** Lets everything that is due within `ms` happen. */

@@ -1,0 +1,191 @@
+import { describe, expect, test } from "vitest";
+import { RelayWorld } from "../support/relay-world.ts";
+
+async function connectedWorld(settings = {}): Promise<RelayWorld> {
+  const world = new RelayWorld({ settings });
+  await world.start();
+  world.hub.link("up");
+  await world.pass(100);
+  return world;
+}
+
+describe("G1 telemetry", () => {
+  test("a message that the hub takes promptly is acknowledged without a write", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false, modelId: "dtmi:com:example:Thermostat;1" });
+    const { store } = world;
+    const before = store.commits;
+    expect(await leaf.telemetry({ temperature: 21 })).toEqual({ kind: "done" });
+    expect(store.commits).toBe(before);
+    const message = world.hub.telemetry.at(-1);
+    expect(message?.system["sub"]).toBe("leaf1");
+    expect(message?.properties).toMatchObject({ leafId: "leaf1", leafModelId: "dtmi:com:example:Thermostat;1" });
+  });
+
+  test("messages that arrive while the link is down are on disk before they are acknowledged, and go up in order later", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    world.hub.link("down");
+    const sent = [];
+    for (let n = 0; n < 200; n += 1) sent.push(leaf.telemetry({ n }));
+    await world.pass(500);
+    expect(await Promise.all(sent)).toEqual(sent.map(() => ({ kind: "done" })));
+    expect(world.store.usage().entries).toBe(200);
+    world.hub.link("up");
+    await world.pass(3_000);
+    const order = world.hub.telemetry
+      .filter((m) => m.system["sub"] === "leaf1")
+      .map((m) => JSON.parse(new TextDecoder().decode(m.payload)).n);
+    expect(order).toEqual(Array.from({ length: 200 }, (_, n) => n));
+    expect(world.store.usage().entries).toBe(0);
+  });
+});
+
+describe("G2 reported", () => {
+  test("a report is answered while the hub is away and converges when it is back", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.link("down");
+    expect(await leaf.report({ a: 1, thermostat1: { __t: "c", b: 2 } })).toBe(204);
+    expect(await leaf.report({ a: null, c: 3 })).toBe(204);
+    world.hub.link("up");
+    await world.pass(30_000);
+    expect(world.hub.reported).toMatchObject({ leaf1: { __t: "c", c: 3 }, leaf1__thermostat1: { __t: "c", b: 2 } });
+    expect(world.hub.reported["leaf1"]).not.toHaveProperty("a");
+  });
+
+  test("a property that the hub refuses for good is quarantined and the others go on", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.twinRefuses = (patch) => (JSON.stringify(patch).includes("poison") ? "no" : undefined);
+    expect(await leaf.report({ good: 1, bad: "poison", also: 2 })).toBe(204);
+    await world.pass(10_000);
+    expect(world.hub.reported["leaf1"]).toEqual({ __t: "c", good: 1, also: 2 });
+    expect(await leaf.report({ bad: "fine" })).toBe(204);
+    await world.pass(10_000);
+    expect(world.hub.reported["leaf1"]).toMatchObject({ bad: "fine" });
+  });
+});
+
+describe("G3 desired", () => {
+  test("a desired change reaches the leaf, and one made while it was away reaches it when it comes back", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.desire({ leaf1: { __t: "c", target: 20 } });
+    await world.pass(10);
+    expect(leaf.desired).toEqual({ target: 20 });
+    await leaf.disconnect();
+    world.hub.desire({ leaf1: { target: 21 } });
+    world.hub.desire({ leaf1: { target: null, other: 1 } });
+    await world.pass(10);
+    await leaf.connect({ subscribe: false });
+    await world.pass(10);
+    expect(leaf.desired).toEqual({ other: 1 });
+  });
+
+  test("a change whose notification was lost is found at the next read, with the version of that read", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.desire({ leaf1: { target: 20 } });
+    await world.pass(10);
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 30 } });
+    world.hub.desire({ leaf1: { target: 20 } });
+    world.hub.deaf = false;
+    await world.pass(2_000_000);
+    expect(leaf.desired).toEqual({ target: 20 });
+    expect(leaf.desiredVersion).toBe(world.hub.version);
+  });
+
+  test("a GET before the first synchronisation waits for it, and is answered 503 when it does not come", async () => {
+    const world = new RelayWorld();
+    await world.start();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    expect(await leaf.read()).toBeUndefined();
+    world.hub.desire({ leaf1: { target: 1 } });
+    world.hub.link("up");
+    await world.pass(100);
+    expect(leaf.answers.get("g1")?.status).toBe(200);
+    await world[Symbol.asyncDispose]();
+
+    const lonely = new RelayWorld();
+    await lonely.start();
+    const other = lonely.leaves.leaf("leaf2");
+    await other.connect({ subscribe: true });
+    await other.read();
+    await lonely.pass(51_000);
+    expect(other.answers.get("g1")?.status).toBe(503);
+    await lonely[Symbol.asyncDispose]();
+  });
+});
+
+describe("G6 commands", () => {
+  test("a command reaches the leaf by its component and its answer comes back", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    leaf.answerCommands = (name, payload) => ({ status: 200, payload: { name, payload } });
+    await leaf.connect({ subscribe: true });
+    expect(await world.hub.command("leaf1__thermostat1*getMaxMinReport", "x")).toEqual({
+      status: 200,
+      payload: { name: "thermostat1*getMaxMinReport", payload: "x" },
+    });
+    expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 200, payload: { name: "reboot" } });
+    expect(await world.hub.command("nobody*reboot", null)).toMatchObject({ status: 404 });
+  });
+
+  test("a leaf that is away is 404 and one that does not answer is 504", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const late = world.hub.command("leaf1*reboot", null);
+    await world.pass(26_000);
+    expect(await late).toMatchObject({ status: 504 });
+    await leaf.disconnect();
+    expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 404 });
+  });
+});
+
+describe("G8 quiet recovery", () => {
+  test("a killed gateway serves a leaf that never subscribes again", async () => {
+    const world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ a: 1 });
+    world.kill();
+    await world.start();
+    await leaf.connect({ subscribe: false });
+    world.hub.link("up");
+    await world.pass(10_000);
+    world.hub.desire({ leaf1: { target: 5 } });
+    await world.pass(100);
+    expect(leaf.desired).toEqual({ target: 5 });
+    expect(world.hub.reported).toEqual({ leaf1: { __t: "c", a: 1 } });
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("after the module twin was made anew old acknowledgements go up as 203 with version 0", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    for (let n = 0; n < 5; n += 1) world.hub.desire({ leaf1: { target: n } });
+    await world.pass(10);
+    await leaf.report({ target: { value: 4, ac: 200, av: leaf.desiredVersion } });
+    await world.pass(10_000);
+    world.hub.recreate();
+    world.hub.desire({ leaf1: { target: 7 } });
+    world.hub.link("up");
+    await world.pass(30_000);
+    expect(world.hub.reported["leaf1"]).toMatchObject({ target: { value: 4, ac: 203, av: 0 } });
+    expect(world.leaves.drops).toContain("leaf1");
+  });
+});
