@@ -9,12 +9,14 @@ import { join, resolve } from "node:path";
 import { type Drop, type EdgeControl, normalBehaviour } from "./behaviour.ts";
 import { type CertificateAuthority, openCertificateAuthority, withoutPort } from "./certificates.ts";
 import { IotHubCloud } from "./cloud.ts";
-import type { Identity } from "./cloud-types.ts";
+import type { Identity, ServiceFile } from "./cloud-types.ts";
+import { controlsOf } from "./edge-hub-controls.ts";
 import type { InputMessage, InputOutcome } from "./edge-hub-inputs.ts";
 import { EdgeHubProcess } from "./edge-hub-process.ts";
 import { EdgeStore, keyOf } from "./edge-hub-store.ts";
 import { WanLink } from "./edge-hub-wan.ts";
 import { type Probe, startProbe } from "./edge-probe.ts";
+import { type ServiceApi, startServiceApi } from "./service-api.ts";
 import { DEFAULT_SETTINGS, type DevHubSettings } from "./settings.ts";
 import { startWorkloadApi, type WorkloadApi } from "./workload-api.ts";
 
@@ -26,6 +28,9 @@ export interface DevHub extends AsyncDisposable, EdgeControl {
   readonly plainMqttPort: number | undefined;
   /** `http://host:port/metrics`, as edgeHub's own. */
   readonly metricsUrl: string;
+  /** Where back ends reach the service API, and with what. */
+  readonly serviceUrl: string;
+  readonly serviceConnectionString: string;
   /** What to probe instead of port 443 of the hub's host. */
   readonly probeAddress: { readonly host: string; readonly port: number };
   /** The root CA as PEM and as a file. */
@@ -71,7 +76,9 @@ class DevelopmentHub implements DevHub {
   readonly cloud: IotHubCloud;
   readonly #store: EdgeStore;
   readonly #closers: (() => PromiseLike<void> | void)[] = [];
-  #started: { edge: EdgeHubProcess; workload: WorkloadApi; probe: Probe; caPem: string } | undefined;
+  #started:
+    | { edge: EdgeHubProcess; workload: WorkloadApi; probe: Probe; service: ServiceApi; caPem: string }
+    | undefined;
 
   constructor(settings: DevHubSettings) {
     this.settings = settings;
@@ -102,8 +109,10 @@ class DevelopmentHub implements DevHub {
     this.#closers.push(() => workload[Symbol.asyncDispose]());
     const probe = await startProbe(wan, settings.bind, settings.probePort);
     this.#closers.push(() => probe[Symbol.asyncDispose]());
-    writeFileSync(this.caFile, authority.rootPem);
-    this.#started = { edge, workload, probe, caPem: authority.rootPem };
+    const service = await this.#startService(authority);
+    this.#closers.push(() => service[Symbol.asyncDispose]());
+    this.#started = { edge, workload, probe, service, caPem: authority.rootPem };
+    this.#writeFiles();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -126,6 +135,14 @@ class DevelopmentHub implements DevHub {
     return { host: this.#dialled, port: this.#running.probe.port };
   }
 
+  get serviceUrl(): string {
+    return `https://localhost:${this.#running.service.port}`;
+  }
+
+  get serviceConnectionString(): string {
+    return this.#running.service.connectionString;
+  }
+
   get caPem(): string {
     return this.#running.caPem;
   }
@@ -139,7 +156,7 @@ class DevelopmentHub implements DevHub {
   }
 
   get connected(): readonly string[] {
-    return this.#running.edge.hub?.connected ?? [];
+    return this.#started?.edge.hub?.connected ?? [];
   }
 
   environment(): Record<string, string> {
@@ -170,7 +187,9 @@ class DevelopmentHub implements DevHub {
 
   announcement(): Record<string, unknown> {
     const { mqttPort, plainMqttPort, metricsUrl, probeAddress, caFile, moduleConnectionString, workloadHttpUri } = this;
-    const ports = { mqttPort, plainMqttPort, metricsUrl, probeAddress, workloadHttpUri };
+    const { serviceUrl, serviceConnectionString } = this;
+    const service = { serviceUrl, serviceConnectionString };
+    const ports = { mqttPort, plainMqttPort, metricsUrl, probeAddress, workloadHttpUri, ...service };
     return { ready: true, environment: this.environment(), moduleConnectionString, caFile, ...ports };
   }
 
@@ -210,6 +229,31 @@ class DevelopmentHub implements DevHub {
       behaviour,
       find: (moduleId) => this.#store.identities.get(keyOf({ deviceId, moduleId })),
     });
+  }
+
+  async #startService(authority: CertificateAuthority): Promise<ServiceApi> {
+    const { cloud, settings } = this;
+    const { bind, servicePort, iotHubHostName, gatewayHostName, deviceId, moduleId } = settings;
+    const names = [...new Set(["localhost", iotHubHostName, withoutPort(gatewayHostName)])];
+    const { privateKeyPem, chainPem } = await authority.issue(names, EDGEHUB_CERTIFICATE_LIFE_MS, "ec");
+    return startServiceApi({
+      cloud,
+      tls: { key: privateKeyPem, cert: chainPem },
+      bind,
+      port: servicePort,
+      hostName: iotHubHostName,
+      controls: controlsOf(this, { deviceId, moduleId }),
+      isConnected: (id) => this.connected.includes(keyOf(id)),
+    });
+  }
+
+  /** Whatever another program on this machine needs to find us. */
+  #writeFiles(): void {
+    const { deviceId, moduleId } = this.settings;
+    const { serviceUrl: url, serviceConnectionString: connectionString, caFile } = this;
+    writeFileSync(caFile, this.caPem);
+    const service: ServiceFile = { url, caFile, connectionString, deviceId, moduleId };
+    writeFileSync(join(this.#folder, "service.json"), JSON.stringify(service), { mode: 0o600 });
   }
 
   #keep(name: string): string | undefined {

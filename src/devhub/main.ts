@@ -13,7 +13,8 @@
  *   DEVHUB_ROUTES              routes, one per line
  *   DEVHUB_SETTINGS            JSON object with any other setting by its name in settings.ts, e.g. {"readInOutageMs":700}
  *
- * When ready it prints one JSON line: the module's environment and connection string, ports and addresses. SIGTERM or
+ * When ready it prints one JSON line: the module's environment and connection string, ports and addresses; how to be its
+ * back end stands in `service.json` in the state folder, with the controls for misbehaviour at the same address. SIGTERM or
  * SIGINT ends it cleanly; SIGKILL loses nothing that was acknowledged.
  */
 
