@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { Upstream, WanHandler, WanState, WanWatch } from "../../src/flow/ports.ts";
+import { createWanWatch, type WanWatchOptions } from "../../src/upstream/wan-watch.ts";
+import { type EdgeHubRig, startEdgeHubRig } from "../support/edgehub-rig.ts";
+import { MemoryLog, realClock, telemetry, until } from "../support/upstream-harness.ts";
+
+const MODULE = { deviceId: "edge1", moduleId: "gw" };
+
+class RecordingWan implements WanHandler {
+  readonly states: WanState[] = [];
+  readonly backlogs: number[] = [];
+  restarts = 0;
+
+  wan(state: WanState): void {
+    this.states.push(state);
+  }
+  edgeHubRestarted(): void {
+    this.restarts += 1;
+  }
+  backlog(messages: number): void {
+    this.backlogs.push(messages);
+  }
+}
+
+let rig: EdgeHubRig;
+let upstream: Upstream;
+let watch: WanWatch;
+let heard: RecordingWan;
+let log: MemoryLog;
+
+async function startWatch(options: Partial<WanWatchOptions> = {}): Promise<void> {
+  watch = createWanWatch({
+    metricsUrl: rig.devHub.metricsUrl,
+    probe: rig.devHub.probeAddress,
+    identity: MODULE,
+    nested: false,
+    wanProbeSecs: () => 0.05,
+    clock: realClock,
+    log,
+    limits: { scrapeEveryMs: 30, scrapeTimeoutMs: 500, probeAwayMs: 30, probeTimeoutMs: 500 },
+    ...options,
+  });
+  await watch.open(heard);
+}
+
+beforeEach(async () => {
+  rig = await startEdgeHubRig({
+    settings: { readInOutageMs: 100, wakingReadMs: 100, resumeAfterSilentMs: 500, resumeAfterRefusedMs: 500 },
+  });
+  ({ upstream } = rig);
+  await upstream.open(rig.hub);
+  await until("the link", () => rig.hub.isUp);
+  heard = new RecordingWan();
+  log = new MemoryLog();
+});
+afterEach(async () => {
+  await watch[Symbol.asyncDispose]();
+  await rig[Symbol.asyncDispose]();
+});
+
+describe("WanWatch", () => {
+  it("finds the line up, cut, and up again", async () => {
+    await startWatch();
+    await until("online", () => heard.states.at(-1) === "online");
+    rig.devHub.wan.cut("refused");
+    await until("away", () => heard.states.at(-1) === "away");
+    rig.devHub.wan.restore();
+    await until("the return", () => heard.states.at(-1) === "online");
+    expect(heard.states).toEqual(["online", "away", "online"]);
+  });
+
+  it("tells of edgeHub's backlog", async () => {
+    await startWatch();
+    rig.devHub.wan.cut("silent");
+    for (const n of [1, 2, 3]) await upstream.send("telemetry", telemetry(String(n)));
+    await until("the backlog", () => heard.backlogs.at(-1) === 3);
+    rig.devHub.wan.restore();
+    await until("its end", () => heard.backlogs.at(-1) === 0);
+  });
+
+  it("tells of a new edgeHub process, once", async () => {
+    await startWatch();
+    await until("the first look", () => heard.backlogs.length > 0);
+    await rig.devHub.killEdge("keep");
+    await until("the missing page", () => log.lines.some(({ level }) => level === "warn"));
+    await rig.devHub.startEdge();
+    await until("the restart", () => heard.restarts > 0);
+    const looks = heard.backlogs.length;
+    await until("more looks", () => heard.backlogs.length > looks + 3);
+    expect(heard.restarts).toBe(1);
+  });
+
+  it("proves by a counter that a read came from the cloud", async () => {
+    await startWatch();
+    const before = (await watch.cloudReads()) ?? Number.NaN;
+    await upstream.getTwin();
+    expect(await watch.cloudReads()).toBe(before + 1);
+    rig.devHub.wan.cut("refused");
+    expect(await upstream.getTwin()).toMatchObject({ kind: "read" });
+    expect(await watch.cloudReads()).toBe(before + 1);
+  });
+
+  it("proves nothing behind a parent edgeHub, or without metrics", async () => {
+    await startWatch({ nested: true });
+    expect(await watch.cloudReads()).toBeUndefined();
+    await watch[Symbol.asyncDispose]();
+    await startWatch({ metricsUrl: undefined });
+    expect(await watch.cloudReads()).toBeUndefined();
+  });
+
+  it("says once that there are no metrics, and goes on with the probe", async () => {
+    await startWatch({ metricsUrl: `http://127.0.0.1:${rig.devHub.probeAddress.port}/metrics` });
+    await until("online by the probe", () => heard.states.at(-1) === "online");
+    await until("the warning", () => log.lines.some(({ level }) => level === "warn"));
+    expect(await watch.cloudReads()).toBeUndefined();
+    expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
+    rig.devHub.wan.cut("refused");
+    await until("away by the probe", () => heard.states.at(-1) === "away");
+  });
+});
