@@ -176,7 +176,7 @@ export class IotHubCloud implements Cloud {
 }
 
 /** `{device}` or `{device}/{module}`; neither id can hold a slash. */
-export function keyOf(id: Identity): string {
+function keyOf(id: Identity): string {
   return id.moduleId === undefined ? id.deviceId : `${id.deviceId}/${id.moduleId}`;
 }
 
