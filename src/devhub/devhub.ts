@@ -9,14 +9,15 @@ import { join, resolve } from "node:path";
 import { type Drop, type EdgeControl, normalBehaviour } from "./behaviour.ts";
 import { type CertificateAuthority, openCertificateAuthority, withoutPort } from "./certificates.ts";
 import { IotHubCloud } from "./cloud.ts";
-import type { Identity, ServiceFile } from "./cloud-types.ts";
-import { controlsOf } from "./edge-hub-controls.ts";
+import type { Identity } from "./cloud-types.ts";
+import { hubControls } from "./control-functions.ts";
 import type { InputMessage, InputOutcome } from "./edge-hub-inputs.ts";
 import { EdgeHubProcess } from "./edge-hub-process.ts";
 import { EdgeStore, keyOf } from "./edge-hub-store.ts";
 import { WanLink } from "./edge-hub-wan.ts";
 import { type Probe, startProbe } from "./edge-probe.ts";
 import { type ServiceApi, startServiceApi } from "./service-api.ts";
+import { writeServiceFile } from "./service-api-file.ts";
 import { DEFAULT_SETTINGS, type DevHubSettings } from "./settings.ts";
 import { startWorkloadApi, type WorkloadApi } from "./workload-api.ts";
 
@@ -236,13 +237,15 @@ class DevelopmentHub implements DevHub {
     const { bind, servicePort, iotHubHostName, gatewayHostName, deviceId, moduleId } = settings;
     const names = [...new Set(["localhost", iotHubHostName, withoutPort(gatewayHostName)])];
     const { privateKeyPem, chainPem } = await authority.issue(names, EDGEHUB_CERTIFICATE_LIFE_MS, "ec");
+    const controls = hubControls({ edge: this, cloud, module: { deviceId, moduleId } });
+    this.#closers.push(() => controls[Symbol.dispose]());
     return startServiceApi({
       cloud,
       tls: { key: privateKeyPem, cert: chainPem },
       bind,
       port: servicePort,
       hostName: iotHubHostName,
-      controls: controlsOf(this, { deviceId, moduleId }),
+      controls: controls.functions,
       isConnected: (id) => this.connected.includes(keyOf(id)),
     });
   }
@@ -252,8 +255,7 @@ class DevelopmentHub implements DevHub {
     const { deviceId, moduleId } = this.settings;
     const { serviceUrl: url, serviceConnectionString: connectionString, caFile } = this;
     writeFileSync(caFile, this.caPem);
-    const service: ServiceFile = { url, caFile, connectionString, deviceId, moduleId };
-    writeFileSync(join(this.#folder, "service.json"), JSON.stringify(service), { mode: 0o600 });
+    writeServiceFile(this.#folder, { url, caFile, connectionString, deviceId, moduleId });
   }
 
   #keep(name: string): string | undefined {
