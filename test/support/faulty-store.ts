@@ -16,6 +16,8 @@ export class FaultyStore implements Store {
   readonly #clock: Clock;
   /** Asked for each commit, counted from 1. */
   readonly #plan: (nth: number, writes: readonly Write[]) => Misfortune;
+  /** Commits are performed one after the other: a delayed one holds up those behind it, as in the real store. */
+  #before: Promise<void> = Promise.resolve();
   #nth = 0;
   #isCrashed = false;
 
@@ -39,10 +41,16 @@ export class FaultyStore implements Store {
     this.#isCrashed = true;
   }
 
-  async commit(writes: readonly Write[]): Promise<void> {
+  commit(writes: readonly Write[]): Promise<void> {
     this.#nth += 1;
-    if (this.#isCrashed) return never();
     const misfortune = this.#plan(this.#nth, writes);
+    const done = this.#before.then(() => this.#perform(writes, misfortune));
+    this.#before = done.catch(() => undefined);
+    return done;
+  }
+
+  async #perform(writes: readonly Write[], misfortune: Misfortune): Promise<void> {
+    if (this.#isCrashed) return never();
     if (typeof misfortune === "number") {
       await this.#clock.sleep(misfortune);
       return this.#isCrashed ? never() : this.#inner.commit(writes);

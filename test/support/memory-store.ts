@@ -75,7 +75,9 @@ export class MemoryStore implements Store {
   }
 
   async *cloudToDevice(): AsyncIterable<CloudToDeviceEntry> {
-    yield* [...this.disk.cloudToDevice.values()].toSorted((a, b) => a.seq - b.seq);
+    yield* [...this.disk.cloudToDevice.values()].toSorted((a, b) =>
+      a.leafId === b.leafId ? a.seq - b.seq : a.leafId < b.leafId ? -1 : 1,
+    );
   }
 
   async meta(key: MetaKey): Promise<Json | undefined> {

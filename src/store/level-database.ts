@@ -1,0 +1,170 @@
+/**
+ * One LevelDB folder that goes on after failures. Invariant: nothing is written after a failed write before the database was opened
+ * anew. A record that a full disk cut short stays in the write-ahead log, and LevelDB reads past it by dropping the rest of its
+ * 32 KB block: commits that were synced after it would silently be gone at the next start.
+ */
+import { open, rm, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import { GatewayError } from "../core/errors.ts";
+import type { KeyRange } from "./format.ts";
+import { isCorruption, type Level, type Page, readKeys, readPage } from "./level-page.ts";
+import { folderBytes, type OpenedLevel, openLevel, type StoreContext } from "./recovery.ts";
+
+export type Operation =
+  | { readonly type: "put"; readonly key: Buffer; readonly value: Buffer }
+  | { readonly type: "del"; readonly key: Buffer };
+
+/** LevelDB opens with a new log, manifest and tables of what was in the old log. */
+const OPEN_BYTES = 1024 * 1024;
+const LOG_BYTES = 4 * 1024 * 1024;
+/** A salvage that failed (it needs room for two copies) is not tried again with each commit. */
+const SALVAGE_AGAIN_MS = 60_000;
+
+export class LevelDatabase implements AsyncDisposable {
+  readonly #context: StoreContext;
+  /** Called with each newly opened database before anybody else reads it. */
+  readonly #opened: (opened: OpenedLevel) => Promise<void>;
+  #level: Level | undefined;
+  /** A write failed: open anew before the next. */
+  #isSuspect = false;
+  /** A block cannot be read: salvage as soon as there is room, since LevelDB ends all writing when a compaction meets it. */
+  #isDamaged = false;
+  #salvageFromMs = 0;
+  #healing: Promise<void> | undefined;
+  #users = 0;
+  #idle: (() => void) | undefined;
+  #isClosed = false;
+
+  constructor(context: StoreContext, opened: (opened: OpenedLevel) => Promise<void>) {
+    this.#context = context;
+    this.#opened = opened;
+  }
+
+  /** Throws as `openLevel` does. */
+  async open(): Promise<void> {
+    await this.#openAnew(false);
+  }
+
+  /** Opens anew, or salvages, when that has to come before the next write. `opened` may be called meanwhile. */
+  async prepare(): Promise<void> {
+    const { clock, log } = this.#context;
+    if (this.#isDamaged && clock.steady() >= this.#salvageFromMs) {
+      this.#salvageFromMs = clock.steady() + SALVAGE_AGAIN_MS;
+      await this.#heal(true).catch((error: unknown) =>
+        log.error({ error: String(error) }, "the damaged database could not be salvaged, it is tried again"),
+      );
+    }
+    if (this.#isSuspect || this.#level === undefined) await this.#heal(false);
+  }
+
+  /** After `prepare`. Synced when resolved; rejected, it may still be found, whole, after the database was opened anew. */
+  async write(operations: readonly Operation[]): Promise<void> {
+    try {
+      await this.#use((level) => level.batch([...operations], { sync: true }));
+    } catch (error) {
+      this.#isSuspect = true;
+      throw error;
+    }
+  }
+
+  page(range: KeyRange, limit: number): Promise<Page> {
+    return this.#use(async (level) => {
+      const page = await readPage(level, range, limit);
+      if (page.damage !== undefined) this.#foundDamage(page.damage);
+      return page;
+    });
+  }
+
+  keys(range: KeyRange, limit?: number): Promise<readonly Buffer[]> {
+    return this.#use((level) => readKeys(level, range, limit));
+  }
+
+  get(key: Buffer): Promise<Buffer | undefined> {
+    return this.#use((level) => level.get(key));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
+    await this.#healing?.catch(() => undefined);
+    await this.#closeLevel();
+  }
+
+  async #use<T>(work: (level: Level) => Promise<T>): Promise<T> {
+    while (this.#healing !== undefined) await this.#healing.catch(() => undefined);
+    if (this.#level === undefined) await this.#heal(false);
+    const level = this.#level;
+    if (level === undefined) throw new GatewayError("STORE_FAILED", "the store is closed");
+    this.#users += 1;
+    try {
+      return await work(level);
+    } catch (error) {
+      if (isCorruption(error)) this.#foundDamage(error);
+      throw error;
+    } finally {
+      this.#users -= 1;
+      if (this.#users === 0) this.#idle?.();
+    }
+  }
+
+  #foundDamage(error: unknown): void {
+    if (!this.#isDamaged) this.#context.log.error({ error: String(error) }, "a part of the database cannot be read");
+    this.#isDamaged = true;
+  }
+
+  #heal(mustSalvage: boolean): Promise<void> {
+    if (this.#isClosed) return Promise.reject(new GatewayError("STORE_FAILED", "the store is closed"));
+    this.#healing ??= this.#reopen(mustSalvage).finally(() => {
+      this.#healing = undefined;
+    });
+    return this.#healing;
+  }
+
+  /** As long as there is no room for opening anew, the old one is kept for reading: what is on disk can still go up. */
+  async #reopen(mustSalvage: boolean): Promise<void> {
+    const { folder, log } = this.#context;
+    if (this.#level !== undefined) {
+      await assertWritable(folder, mustSalvage ? 2 * (await folderBytes(folder)) : LOG_BYTES);
+      await this.#closeLevel();
+    }
+    await this.#openAnew(mustSalvage);
+    log.warn({ folder }, "the database was opened anew after a failure");
+  }
+
+  async #openAnew(mustSalvage: boolean): Promise<void> {
+    const opened = await openLevel(this.#context, mustSalvage);
+    try {
+      await this.#opened(opened);
+    } catch (error) {
+      await opened.level.close();
+      throw error;
+    }
+    this.#level = opened.level;
+    this.#isSuspect = false;
+    if (opened.isDamaged) this.#isDamaged = false;
+  }
+
+  async #closeLevel(): Promise<void> {
+    if (this.#users > 0)
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    const level = this.#level;
+    this.#level = undefined;
+    await level?.close();
+  }
+}
+
+/** Tries the disk with a file of its own, so that the database is only closed when it can be opened again. */
+async function assertWritable(folder: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder);
+  if (bavail * bsize < bytes + OPEN_BYTES) throw new Error(`ENOSPC: ${bavail * bsize} bytes are free in ${folder}`);
+  const path = join(folder, "write-test");
+  const handle = await open(path, "w");
+  try {
+    await handle.writeFile(Buffer.alloc(4096));
+    await handle.sync();
+  } finally {
+    await handle.close();
+    await rm(path, { force: true });
+  }
+}
