@@ -71,15 +71,21 @@ function merged(before: Json | undefined, patch: Json): Json | undefined {
 export function diff(from: JsonObject, to: JsonObject, equal: (a: Json, b: Json) => boolean = deepEqual): JsonObject {
   const changes: [string, Json][] = [];
   for (const [key, after] of Object.entries(to)) {
-    if (after === null) continue;
-    const before = ownValue(from, key) ?? null;
-    if (isJsonObject(before) && isJsonObject(after)) {
-      const inside = diff(before, after, equal);
-      if (!isEmpty(inside)) changes.push([key, inside]);
-    } else if (before === null || !equal(before, after)) changes.push([key, after]);
+    const change = changeOf(ownValue(from, key) ?? null, after, equal);
+    if (change !== undefined) changes.push([key, change]);
   }
   for (const key of Object.keys(from)) if ((ownValue(to, key) ?? null) === null) changes.push([key, null]);
   return Object.fromEntries(changes);
+}
+
+/** undefined: none, or a removal, which is not told from here. */
+function changeOf(before: Json, after: Json, equal: (a: Json, b: Json) => boolean): Json | undefined {
+  if (after === null) return undefined;
+  if (isJsonObject(before) && isJsonObject(after)) {
+    const inside = diff(before, after, equal);
+    return isEmpty(inside) ? undefined : inside;
+  }
+  return before !== null && equal(before, after) ? undefined : after;
 }
 
 /**
@@ -112,7 +118,7 @@ export interface SplitPatch {
  * stay whole where they fit, and each piece of one that does not keeps its marker.
  */
 export function splitPatch(patch: JsonObject, maxBytes: number): SplitPatch {
-  const parts: Packer = new Packer(maxBytes);
+  const parts = new Packer(maxBytes);
   const tooLarge: string[] = [];
   for (const [component, value] of Object.entries(patch)) {
     if (parts.add(component, value)) continue;

@@ -4,10 +4,13 @@
  * acknowledgements of a life that is over); only the hub changes `desired`.
  */
 import type { LeafRecord } from "./leaf.ts";
-import { applyPatch, diff, isEmpty, isJsonObject } from "./merge-patch.ts";
+import { applyPatch, deepEqual, diff, isEmpty, isJsonObject, mergePatches, ownValue } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
-import { resetAcknowledgements, resetTracks, trackDesired } from "./property-ack.ts";
+import { resetAcknowledgements, trackDesired } from "./property-ack.ts";
 import { sameValue } from "./same-value.ts";
+
+/** Marks a component in a twin [PnP conventions]. */
+const MARKER = "__t";
 
 export type PatchJudgement = "applied" | "stale" | "gap";
 export type ReadJudgement = "unknown" | "first" | "same" | "advanced" | "recreated";
@@ -57,7 +60,10 @@ export function applyDesiredPatch(
   return { record: { ...record, desired, desiredVersion: version, tracks }, notice: { patch, version } };
 }
 
-/** A read of the module twin, projected on this leaf (`desired` in leaf words). */
+/**
+ * A read of the module twin, projected on this leaf (`desired` in leaf words). A record from a higher version than the read belongs
+ * to a life that is over, whatever the module's own judgement was.
+ */
 export function reconcileDesired(
   record: LeafRecord,
   desired: JsonObject,
@@ -65,114 +71,88 @@ export function reconcileDesired(
   judgement: Exclude<ReadJudgement, "unknown">,
   nowMs: number,
 ): DesiredChange {
+  if (judgement === "recreated" || record.desiredVersion > version) return recreated(record, desired, version, nowMs);
+  // What edgeHub only spells otherwise in a read is no change, and stays as the notification had it.
   const changes = diff(record.desired, desired, sameValue);
-  switch (judgement) {
-    case "same":
-      return isEmpty(changes)
-        ? { record, notice: undefined, drop: false }
-        : { ...changed(record, desired, changes, version, nowMs), drop: false };
-    case "first":
-      return firstSight(record, desired, changes, version, nowMs);
-    case "advanced":
-      return afterGap(record, desired, changes, version, nowMs);
-    case "recreated":
-      return recreated(record, desired, version, nowMs);
+  const whole = applyPatch(record.desired, changes);
+  const isFirstSight = record.desiredVersion === 0;
+  if (!isFirstSight && hasGap(record, version, judgement)) {
+    return { ...applyDesiredPatch(record, mergePatches(whole, changes), version, nowMs), drop: false };
   }
-}
-
-function changed(
-  record: LeafRecord,
-  desired: JsonObject,
-  patch: JsonObject,
-  version: number,
-  nowMs: number,
-): Pick<DesiredChange, "record" | "notice"> {
-  const tracks = trackDesired(record.tracks, patch, componentsOf(record), version, nowMs);
-  return { record: { ...record, desired, desiredVersion: version, tracks }, notice: { patch, version } };
-}
-
-function firstSight(
-  record: LeafRecord,
-  desired: JsonObject,
-  changes: JsonObject,
-  version: number,
-  nowMs: number,
-): DesiredChange {
-  if (isEmpty(changes)) return { record: { ...record, desiredVersion: version }, notice: undefined, drop: false };
-  return { ...changed(record, desired, changes, version, nowMs), drop: false };
+  if (!isEmpty(changes)) return { ...applyDesiredPatch(record, marked(changes, whole), version, nowMs), drop: false };
+  return { record: isFirstSight ? { ...record, desiredVersion: version } : record, notice: undefined, drop: false };
 }
 
 /**
  * Versions were missed, and nobody can tell which property was written in between, possibly back to its old value: a leaf with
  * desired properties gets the whole section once and acknowledges; otherwise a back end waits for ever for a change 1 -> 2 -> 1.
+ * Who forgot what the module's version was ("first") has a gap wherever the leaf's own is lower.
  */
-function afterGap(
-  record: LeafRecord,
-  desired: JsonObject,
-  changes: JsonObject,
-  version: number,
-  nowMs: number,
-): DesiredChange {
-  if (isEmpty(desired) && isEmpty(changes)) return { record, notice: undefined, drop: false };
-  const gone = Object.entries(changes).filter(([, value]) => value === null);
-  const patch = mergeWithRemovals(changes, { ...desired, ...Object.fromEntries(gone) });
-  return { ...changed(record, desired, patch, version, nowMs), drop: false };
+function hasGap(record: LeafRecord, version: number, judgement: ReadJudgement): boolean {
+  return judgement === "advanced" || (judgement === "first" && record.desiredVersion < version);
 }
 
-/** The whole section, with the nulls that the difference has at any depth. */
-function mergeWithRemovals(changes: JsonObject, whole: JsonObject): JsonObject {
+/** Each component in the patch bears its marker, and first, as in any patch of the hub's [PnP conventions]. */
+function marked(patch: JsonObject, whole: JsonObject): JsonObject {
   return Object.fromEntries(
-    Object.entries(whole).map(([key, value]): [string, Json] => {
-      const change = Object.hasOwn(changes, key) ? changes[key] : undefined;
-      if (!isJsonObject(value) || !isJsonObject(change)) return [key, value];
-      const gone = Object.entries(change).filter(([, inner]) => inner === null);
-      return [key, mergeWithRemovals(change, { ...value, ...Object.fromEntries(gone) })];
+    Object.entries(patch).map(([name, change]): [string, Json] => {
+      const component = ownValue(whole, name);
+      const marker = isJsonObject(component) ? ownValue(component, MARKER) : undefined;
+      return [name, marker === undefined || !isJsonObject(change) ? change : { [MARKER]: marker, ...change }];
     }),
   );
 }
 
-/** Another life: the new twin is taken whole; what the leaf acknowledged before answered versions that no longer exist. */
+/**
+ * Another life of the module twin: its desired section is taken whole, and what the leaf acknowledged before answered versions that
+ * no longer exist. The leaf reads its twin again because its connection is dropped; the notice is for one that never does.
+ */
 function recreated(record: LeafRecord, desired: JsonObject, version: number, nowMs: number): DesiredChange {
-  const isAffected = !isEmpty(desired) || !isEmpty(record.desired) || record.desiredVersion > version;
-  const reported = resetAcknowledgements(record.reported, componentsOf(record));
-  const tracks = resetTracks(trackDesired({}, desired, componentsOf(record), version, nowMs), version, nowMs);
-  const next = {
+  const patch = mergePatches(desired, diff(record.desired, desired));
+  // A leaf that was told a higher version would take whatever comes now for stale.
+  const isAffected = !isEmpty(patch) || record.desiredVersion > version;
+  const next: LeafRecord = {
     ...record,
     desired,
     desiredVersion: version,
-    reported,
-    tracks,
+    reported: resetAcknowledgements(record.reported, componentsOf(record)),
+    tracks: trackDesired({}, desired, componentsOf(record), version, nowMs),
     missed: undefined,
     accepted: {},
     confirmedVersion: 0,
   };
-  return { record: next, notice: undefined, drop: isAffected };
+  return { record: next, notice: isEmpty(patch) ? undefined : { patch, version }, drop: isAffected };
 }
 
-/** What the hub lacks of `view` (the module's reported section for this leaf), without what it refuses for good. */
+// ---------------------------------------------------------------- reported
+
+/**
+ * What the hub lacks of `view` (the module's reported section for this leaf), without what it refuses for good. Each component in it
+ * bears its marker again: back ends look at the patch, not at the twin [PnP conventions].
+ */
 export function owed(
   view: JsonObject,
   accepted: JsonObject,
   quarantined: Readonly<Record<string, string>>,
 ): JsonObject {
-  const patch = diff(accepted, view, sameValue);
-  if (isEmpty(quarantined)) return patch;
-  const kept: [string, Json][] = [];
-  for (const [component, value] of Object.entries(patch)) {
+  const due: [string, Json][] = [];
+  for (const [component, change] of Object.entries(diff(accepted, view, sameValue))) {
     if (Object.hasOwn(quarantined, component)) continue;
-    if (!isJsonObject(value)) {
-      kept.push([component, value]);
+    if (!isJsonObject(change)) {
+      due.push([component, change]);
       continue;
     }
-    const properties = Object.entries(value).filter(([name]) => !Object.hasOwn(quarantined, `${component}/${name}`));
-    if (properties.some(([name]) => name !== "__t")) kept.push([component, Object.fromEntries(properties)]);
+    const properties = Object.entries(change).filter(([name]) => !Object.hasOwn(quarantined, `${component}/${name}`));
+    const isEmptied = properties.length < Object.keys(change).length && properties.every(([name]) => name === MARKER);
+    if (!isEmptied) due.push([component, Object.fromEntries(properties)]);
   }
-  return Object.fromEntries(kept);
+  return marked(Object.fromEntries(due), view);
 }
 
 /** edgeHub has taken this patch (module words) of the leaf's components. */
 export function acceptPatch(record: LeafRecord, patch: JsonObject): LeafRecord {
-  return { ...record, accepted: applyPatch(record.accepted, patch) };
+  const accepted = applyPatch(record.accepted, patch);
+  return accepted === record.accepted ? record : { ...record, accepted };
 }
 
 /**
@@ -180,13 +160,14 @@ export function acceptPatch(record: LeafRecord, patch: JsonObject): LeafRecord {
  * own answers have our unsent patches merged in.
  */
 export function settleRead(record: LeafRecord, slice: JsonObject, view: JsonObject, fromCloud: boolean): LeafRecord {
-  const isConfirmed = fromCloud && isEmpty(diff(slice, view, sameValue));
-  const confirmedVersion = isConfirmed ? record.reportedVersion : record.confirmedVersion;
-  if (isEmpty(diff(record.accepted, slice)) && confirmedVersion === record.confirmedVersion) return record;
-  return { ...record, accepted: slice, confirmedVersion };
+  const confirmedVersion = fromCloud && sameValue(view, slice) ? record.reportedVersion : record.confirmedVersion;
+  const accepted = deepEqual(record.accepted, slice) ? record.accepted : slice;
+  const isSame = accepted === record.accepted && confirmedVersion === record.confirmedVersion;
+  return isSame ? record : { ...record, accepted, confirmedVersion };
 }
 
-/** An empty cache (a new disk) takes what the hub has: the leaf loses nothing that it had told the cloud. */
+/** An empty cache (a new disk) takes what the hub has (leaf words): the leaf loses nothing that it had told the cloud. */
 export function adoptReported(record: LeafRecord, reported: JsonObject): LeafRecord {
+  if (deepEqual(record.reported, reported)) return record;
   return { ...record, reported, reportedVersion: record.reportedVersion + 1 };
 }

@@ -1,68 +1,78 @@
 /**
- * Equality after edgeHub's rewriting: it parses ISO dates in twins and writes them in a spelling of its own, and it respells
- * numbers [iothub-mqtt.md 12.2]. Without this a read would look like a change, and the gateway would resend for ever.
+ * Equality after edgeHub's rewriting: it parses what looks like an ISO date with a time and writes it in a spelling of its own, and
+ * it respells numbers [iothub-mqtt.md 12.2]. Without this a read would look like a change, and the gateway would send for ever.
+ * Invariant: only what edgeHub rewrites is equal; a difference that a leaf could mean stays one.
  */
-import { isJsonObject } from "./merge-patch.ts";
+import { isJsonObject, ownValue } from "./merge-patch.ts";
 import type { Json } from "./message.ts";
 
-const ISO_DATE = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?$/;
+/** What edgeHub's parser takes for a date: seconds and at most seven digits of their fraction, with or without a zone. */
+const ISO_DATE = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?(?:(Z)|([+-])(\d{2}):?(\d{2})?)?$/;
+const MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] as const;
+/** The distance from a double to the next one, relative to it. */
+const LAST_PLACE = Number.EPSILON;
 
-/** A date with time and zone as its instant, one without zone as it stands; undefined for any other text. */
-function instant(text: string): string | undefined {
-  const match = ISO_DATE.exec(text);
-  if (match === null) return undefined;
-  const [, year, month, day, hour, minute, second, fraction = "", zone] = match.map(
-    (part) => part as string | undefined,
-  );
-  const digits = fraction.slice(0, 7).replace(/0+$/, "");
-  if (zone === undefined) return `${year}-${month}-${day}T${hour}:${minute}:${second}.${digits}`;
-  const offsetMinutes =
-    zone === "Z" ? 0 : Number(`${zone[0]}1`) * (Number(zone.slice(1, 3)) * 60 + Number(zone.slice(4, 6)));
-  const minutes =
-    daysSinceEpoch(Number(year), Number(month), Number(day)) * 1440 +
-    Number(hour) * 60 +
-    Number(minute) -
-    offsetMinutes;
-  return `${minutes}:${second}.${digits}Z`;
+/** True when the hub may show `b` where `a` was written. Reflexive and symmetric. */
+export function sameValue(a: Json, b: Json): boolean {
+  if (typeof a === "string" && typeof b === "string") return sameText(a, b);
+  if (typeof a === "number" && typeof b === "number") return sameNumber(a, b);
+  if (isJsonObject(a) && isJsonObject(b)) {
+    const keys = Object.keys(a);
+    return keys.length === Object.keys(b).length && keys.every((key) => sameOwn(ownValue(a, key), ownValue(b, key)));
+  }
+  if (Array.isArray(a) && Array.isArray(b)) {
+    return a.length === b.length && a.every((item, at) => sameOwn(item, b[at]));
+  }
+  return a === b;
 }
 
-/** Days since 1970-01-01 in the proleptic Gregorian calendar. */
-function daysSinceEpoch(year: number, month: number, day: number): number {
-  const shifted = month <= 2 ? year - 1 : year;
-  const era = Math.floor(shifted / 400);
-  const yearOfEra = shifted - era * 400;
-  const dayOfYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
-  return (
-    era * 146_097 + yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear - 719_468
-  );
+function sameOwn(a: Json | undefined, b: Json | undefined): boolean {
+  return a !== undefined && b !== undefined && sameValue(a, b);
+}
+
+/** Who reads a long fraction and writes it again may be off by one in the last place; integers that twins allow never are. */
+function sameNumber(a: number, b: number): boolean {
+  return a === b || Math.abs(a - b) <= LAST_PLACE * Math.min(Math.abs(a), Math.abs(b));
 }
 
 function sameText(a: string, b: string): boolean {
   if (a === b) return true;
-  const first = instant(a);
-  return first !== undefined && first === instant(b);
+  const instant = instantOf(a);
+  return instant !== undefined && instant === instantOf(b);
 }
 
-/** Numbers of more than 15 digits come back rounded. */
-function sameNumber(a: number, b: number): boolean {
-  return (
-    a === b || (Number.isFinite(a) && Number.isFinite(b) && Number(a.toPrecision(15)) === Number(b.toPrecision(15)))
-  );
+/** One text for all spellings of an instant; times without a zone are apart from those with one. undefined: no date. */
+function instantOf(text: string): string | undefined {
+  const parts = ISO_DATE.exec(text);
+  if (parts === null) return undefined;
+  const at = (index: number): number => Number(parts[index] ?? 0);
+  const [year, month, day, hour, minute, second] = [at(1), at(2), at(3), at(4), at(5), at(6)];
+  const [offsetHours, offsetMinutes] = [at(10), at(11)];
+  if (!isDay(year, month, day) || !isTime(hour, minute, second) || !isTime(offsetHours, offsetMinutes, 0)) {
+    return undefined;
+  }
+  const sign = parts[9] === "-" ? -1 : 1;
+  const minutes =
+    daysSinceEpoch(year, month, day) * 1440 + hour * 60 + minute - sign * (offsetHours * 60 + offsetMinutes);
+  const fraction = (parts[7] ?? "").replace(/0+$/, "");
+  const isZoned = parts[8] !== undefined || parts[9] !== undefined;
+  return `${minutes}:${second}.${fraction}${isZoned ? "Z" : ""}`;
 }
 
-/** True when the hub may show `b` for `a`. Reflexive and symmetric. */
-export function sameValue(a: Json, b: Json): boolean {
-  if (typeof a === "string" && typeof b === "string") return sameText(a, b);
-  if (typeof a === "number" && typeof b === "number") return sameNumber(a, b);
-  if (Array.isArray(a) && Array.isArray(b)) {
-    return a.length === b.length && a.every((item, at) => sameValue(item, b[at] as Json));
-  }
-  if (isJsonObject(a) && isJsonObject(b)) {
-    const keys = Object.keys(a);
-    return (
-      keys.length === Object.keys(b).length &&
-      keys.every((key) => Object.hasOwn(b, key) && sameValue(a[key] as Json, b[key] as Json))
-    );
-  }
-  return a === b;
+function isDay(year: number, month: number, day: number): boolean {
+  const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const days = month === 2 && isLeapYear ? 29 : (MONTH_DAYS[month - 1] ?? 0);
+  return year >= 1 && day >= 1 && day <= days;
+}
+
+function isTime(hour: number, minute: number, second: number): boolean {
+  return hour < 24 && minute < 60 && second < 60;
+}
+
+/** Days since 1970-01-01 in the Gregorian calendar; the year is taken to begin in March, so that a leap day comes last. */
+function daysSinceEpoch(year: number, month: number, day: number): number {
+  const marchYear = month <= 2 ? year - 1 : year;
+  const dayOfYear = Math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1;
+  const leapDays = Math.floor(marchYear / 4) - Math.floor(marchYear / 100) + Math.floor(marchYear / 400);
+  return marchYear * 365 + leapDays + dayOfYear - 719_468;
 }

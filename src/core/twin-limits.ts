@@ -1,12 +1,14 @@
 /**
  * IoT Hub's limits of twins as named constants, and what of a patch breaks them: a list of violations, not a boolean, so that the
- * leaf can be told. Sources: "Understand and use device twins in IoT Hub"; edgeHub's ReportedPropertiesValidator [iothub-mqtt.md 6.4].
+ * leaf can be told. Invariant: a patch without violations is refused neither by IoT Hub nor by edgeHub for its form; both are
+ * strict in places where the other is not. Sources: "Understand and use device twins in IoT Hub"; edgeHub's
+ * ReportedPropertiesValidator [iothub-mqtt.md 6.4, 12.2].
  */
 import { isJsonObject } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
 import { utf8Bytes } from "./utf8.ts";
 
-/** Each section, total. */
+/** Each section, total, as {@link twinBytes} counts. */
 export const MAX_TWIN_SECTION_BYTES = 32_768;
 /** All leaves together may fill the module's reported section up to here; the rest is room for what IoT Hub counts otherwise. */
 export const GATEWAY_REPORTED_CEILING_BYTES = 31_744;
@@ -14,87 +16,109 @@ export const GATEWAY_REPORTED_CEILING_BYTES = 31_744;
 export const SECTION_WARNING_BYTES = Math.floor(MAX_TWIN_SECTION_BYTES * 0.8);
 export const MAX_KEY_BYTES = 1_024;
 export const MAX_STRING_BYTES = 4_096;
-/** Levels of objects (and, at edgeHub, arrays); the root's children are level 1. */
+/** Levels of objects (and, at edgeHub, of arrays) below the root. A plain value may stand one level below the last of them. */
 export const MAX_DEPTH = 10;
 export const MIN_INTEGER = -4_503_599_627_370_496;
 export const MAX_INTEGER = 4_503_599_627_370_495;
 
-/** What edgeHub adds to IoT Hub's own list: `#` and any Unicode white space. */
-const FORBIDDEN_IN_KEY = /[\p{Cc}.$#\s]/u;
+/** From here on JSON text has an exponent, and both hubs read a fraction, which has no limit. */
+const EXPONENT_FROM = 1e21;
+/** What edgeHub adds to IoT Hub's own list: `#` and any Unicode white space, not only the blank. */
+const FORBIDDEN_IN_KEY = /[\p{Cc}\p{Z}.$#]/u;
 const CONTROL = /\p{Cc}/gu;
+/** The service's own, which cost nothing. */
+const FREE_KEYS: ReadonlySet<string> = new Set(["$version", "$metadata"]);
+const MAX_LISTED = 20;
+const MAX_PATH_CHARS = 200;
 
 interface Walk {
   readonly maxDepth: number;
   readonly found: string[];
 }
 
-/** Readable violations with their paths, at most twenty; empty when the hub will take the patch. */
+interface Place {
+  readonly path: string;
+  readonly depth: number;
+  readonly inArray: boolean;
+}
+
+/**
+ * Readable violations with their paths, at most twenty; empty when the hub will take the patch. `maxDepth` is what is left of
+ * {@link MAX_DEPTH} where the patch will stand. No deeper level is ever walked, whatever somebody sends.
+ */
 export function patchViolations(
   patch: JsonObject,
   { maxDepth = MAX_DEPTH }: { readonly maxDepth?: number } = {},
 ): readonly string[] {
   const walk: Walk = { maxDepth, found: [] };
-  visitObject(walk, patch, "", 1, false);
+  visitObject(walk, patch, { path: "", depth: 0, inArray: false });
   return walk.found;
 }
 
-function violation({ found }: Walk, path: string, problem: string): void {
-  if (found.length < 20) found.push(`${path === "" ? "the patch" : path.slice(0, 200)}: ${problem}`);
-}
-
-function visitObject(walk: Walk, object: JsonObject, path: string, depth: number, insideArray: boolean): void {
+function visitObject(walk: Walk, object: JsonObject, { path, depth, inArray }: Place): void {
   for (const [key, value] of Object.entries(object)) {
-    const at = path === "" ? key : `${path}.${key}`;
-    if (key === "") violation(walk, at, "a name is empty");
-    if (utf8Bytes(key) > MAX_KEY_BYTES) violation(walk, at, `a name has more than ${MAX_KEY_BYTES} bytes`);
-    if (FORBIDDEN_IN_KEY.test(key))
-      violation(walk, at, "a name holds a character that twins do not allow (. $ # blank, control)");
-    visit(walk, value, at, depth, insideArray);
+    if (walk.found.length >= MAX_LISTED) return;
+    const at = path === "" ? key : `${path}/${key}`;
+    visitKey(walk, key, at);
+    visit(walk, value, { path: at, depth: depth + 1, inArray });
   }
 }
 
-function visit(walk: Walk, value: Json, path: string, depth: number, insideArray: boolean): void {
+function visitKey(walk: Walk, key: string, path: string): void {
+  if (key === "") violation(walk, path, "a name is empty");
+  else if (utf8Bytes(key) > MAX_KEY_BYTES) violation(walk, path, `a name has more than ${MAX_KEY_BYTES} bytes`);
+  else if (FORBIDDEN_IN_KEY.test(key))
+    violation(walk, path, "a name holds what twins do not allow there (. $ # blank, control)");
+  else if (!key.isWellFormed()) violation(walk, path, "a name is no Unicode text");
+}
+
+function visit(walk: Walk, value: Json, place: Place): void {
   if (value === null) {
-    if (insideArray) violation(walk, path, "null inside an array");
+    if (place.inArray) violation(walk, place.path, "null inside an array");
   } else if (typeof value === "string") {
-    if (utf8Bytes(value) > MAX_STRING_BYTES) violation(walk, path, `a text has more than ${MAX_STRING_BYTES} bytes`);
+    visitText(walk, value, place.path);
   } else if (typeof value === "number") {
-    visitNumber(walk, value, path);
-  } else if (typeof value === "object") {
-    visitNested(walk, value, path, depth, insideArray);
+    visitNumber(walk, value, place.path);
+  } else if (typeof value !== "boolean") {
+    visitNested(walk, value, place);
   }
+}
+
+function visitText(walk: Walk, text: string, path: string): void {
+  if (utf8Bytes(text) > MAX_STRING_BYTES) violation(walk, path, `a text has more than ${MAX_STRING_BYTES} bytes`);
+  else if (!text.isWellFormed()) violation(walk, path, "a text is no Unicode text");
 }
 
 function visitNumber(walk: Walk, value: number, path: string): void {
   if (!Number.isFinite(value)) violation(walk, path, "not a number that JSON knows");
-  else if (Number.isInteger(value) && (value < MIN_INTEGER || value > MAX_INTEGER))
+  else if (Number.isInteger(value) && Math.abs(value) < EXPONENT_FROM && (value < MIN_INTEGER || value > MAX_INTEGER))
     violation(walk, path, "an integer beyond 2^52");
 }
 
-function visitNested(
-  walk: Walk,
-  value: JsonObject | readonly Json[],
-  path: string,
-  depth: number,
-  insideArray: boolean,
-): void {
-  const isList = Array.isArray(value);
-  const children: readonly Json[] = isList ? value : Object.values(value as JsonObject);
-  const goesDeeper = isList ? children.some((item) => typeof item === "object" && item !== null) : children.length > 0;
-  // Judged before going there, so that no depth of a hostile patch is ever walked.
-  if (goesDeeper && depth >= walk.maxDepth) {
-    violation(walk, path, `deeper than ${walk.maxDepth} levels`);
-  } else if (isList) {
-    for (const item of children) visit(walk, item, path, depth + 1, true);
+function visitNested(walk: Walk, value: JsonObject | readonly Json[], place: Place): void {
+  // Judged before going there: one such patch would make the whole module's patch fail, and no depth may cost us the stack.
+  if (place.depth > walk.maxDepth) {
+    violation(walk, place.path, `deeper than ${walk.maxDepth} levels`);
+  } else if (isJsonObject(value)) {
+    visitObject(walk, value, place);
   } else {
-    visitObject(walk, value as JsonObject, path, depth + 1, insideArray);
+    for (const item of value) {
+      if (walk.found.length >= MAX_LISTED) return;
+      visit(walk, item, { path: place.path, depth: place.depth + 1, inArray: true });
+    }
   }
+}
+
+function violation({ found }: Walk, path: string, problem: string): void {
+  // It goes into a log and an error body: no line breaks, no half characters.
+  found.push(`${path.slice(0, MAX_PATH_CHARS).toWellFormed().replaceAll(CONTROL, "?")}: ${problem}`);
 }
 
 /** Size of a section as IoT Hub counts: names and values in UTF-8 without control characters, numbers 8, booleans 4. */
 export function twinBytes(section: JsonObject): number {
   let bytes = 0;
-  for (const [key, value] of Object.entries(section)) bytes += textBytes(key) + valueBytes(value);
+  for (const [key, value] of Object.entries(section))
+    if (!FREE_KEYS.has(key)) bytes += textBytes(key) + valueBytes(value);
   return bytes;
 }
 
