@@ -20,7 +20,7 @@ export interface UpstreamLimits extends LinkLimits {
   readonly holdConnectMs: number;
 }
 
-export const DEFAULT_UPSTREAM_LIMITS: UpstreamLimits = {
+const DEFAULT_UPSTREAM_LIMITS: UpstreamLimits = {
   ...DEFAULT_LINK_LIMITS,
   backoffBaseMs: 100,
   backoffCapMs: 3_000,

@@ -24,7 +24,7 @@ export interface WanWatchOptions {
   readonly limits?: Partial<WanLimits>;
 }
 
-export interface WanLimits {
+interface WanLimits {
   readonly scrapeEveryMs: number;
   readonly scrapeTimeoutMs: number;
   /** Between two probes while the WAN is away: its return is worth a read at once. */
@@ -32,7 +32,7 @@ export interface WanLimits {
   readonly probeTimeoutMs: number;
 }
 
-export const DEFAULT_WAN_LIMITS: WanLimits = {
+const DEFAULT_WAN_LIMITS: WanLimits = {
   scrapeEveryMs: 5_000,
   scrapeTimeoutMs: 4_000,
   probeAwayMs: 2_000,
@@ -130,9 +130,9 @@ class EdgeHubWanWatch implements WanWatch {
     }
   }
 
-  #take({ instance, cloudReads: _, ...metrics }: EdgeHubMetrics): void {
-    this.#observe({ kind: "metrics", atMs: this.#options.clock.steady(), ...metrics });
-    this.#tell((handler) => handler.backlog(metrics.backlog));
+  #take({ instance, ...figures }: EdgeHubMetrics): void {
+    this.#observe({ kind: "metrics", atMs: this.#options.clock.steady(), ...figures });
+    this.#tell((handler) => handler.backlog(figures.backlog));
     if (instance === undefined || instance === this.#instance) return;
     const restarted = this.#instance !== undefined;
     this.#instance = instance;

@@ -36,7 +36,7 @@ export interface WorkloadClient {
 }
 
 const API_VERSION = "2018-06-28";
-export const DEFAULT_WORKLOAD_TIMEOUT_MS = 5_000;
+const DEFAULT_WORKLOAD_TIMEOUT_MS = 5_000;
 
 /** A client for the API at `access.uri`. Its calls reject on failure with a message that holds no secret. */
 export function createWorkloadClient(

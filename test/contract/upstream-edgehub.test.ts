@@ -291,7 +291,10 @@ describe("token renewal", () => {
   it("fails a read whose answer a renewal has swallowed, so that another can be asked for", async () => {
     await startUp({ limits: { ...shortTokens, twinMs: 30_000 } });
     rig.devHub.behaviour.twinGet = "silence";
-    expect(await rig.upstream.getTwin()).toMatchObject({ kind: "failed", fault: { reason: expect.stringContaining("renewed") } });
+    expect(await rig.upstream.getTwin()).toMatchObject({
+      kind: "failed",
+      fault: { reason: expect.stringContaining("renewed") },
+    });
     rig.devHub.behaviour.twinGet = "normal";
     expect(await rig.upstream.getTwin()).toMatchObject({ kind: "read" });
   });

@@ -14,7 +14,7 @@ import { MemoryLog, noMetrics, RecordingHub, realClock } from "./upstream-harnes
 export const MODULE = { deviceId: "edge1", moduleId: "gw" };
 
 /** Long waits of the real link, divided; still far above what a busy machine takes. */
-export const TEST_LIMITS: Partial<UpstreamLimits> = { twinMs: 3_000, closeMs: 500, backoffCapMs: 200, settledMs: 0 };
+const TEST_LIMITS: Partial<UpstreamLimits> = { twinMs: 3_000, closeMs: 500, backoffCapMs: 200, settledMs: 0 };
 
 export interface EdgeHubRig extends AsyncDisposable {
   readonly devHub: DevHub;

@@ -8,7 +8,7 @@ export interface ProxyTarget {
   readonly port: number;
 }
 
-export type ProxyMode =
+type ProxyMode =
   /** Bytes pass both ways. */
   | { readonly kind: "pass" }
   /** Connections stay open and no byte passes any more, either way: a pulled cable. New ones are accepted and hear nothing. */
