@@ -59,6 +59,8 @@ export class TwinSync {
 
   link(state: "up" | "down"): void {
     this.#linkUp = state === "up";
+    // The read that each link begins with shows whatever these did.
+    this.#held = [];
     if (!this.#linkUp) {
       // Nothing more is answered on this connection; whoever reads or pushes now gets a fault.
       this.#options.push.suspend().catch(() => undefined);
@@ -152,6 +154,12 @@ export class TwinSync {
       }
       const held = this.#held.splice(0);
       for (const patch of held.toSorted((a, b) => a.version - b.version)) await this.#take(patch);
+      if (this.#held.length === 0) continue;
+      // Newer than what the read showed: edgeHub answered from an older store, or the patch is of a life that is over. Another
+      // read at once would show the same.
+      this.#held = [];
+      this.#wanted = false;
+      this.#wantLater(READ_RETRY_MS);
     }
   }
 

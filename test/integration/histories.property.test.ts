@@ -31,7 +31,18 @@ test("power-safe holds through random histories", { timeout: 3_600_000 }, async 
 });
 
 /** Counterexamples of earlier versions, kept. */
-const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [];
+const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
+  [
+    "a held patch of a life that is over does not make the gateway read for ever",
+    [
+      { kind: "desire", leaf: 0, patch: { p: "x" }, heard: false },
+      { kind: "lose-answer" },
+      { kind: "desire", leaf: 1, patch: { q: 1 }, heard: true },
+      { kind: "pass", ms: 30_000 },
+      { kind: "recreate" },
+    ],
+  ],
+];
 
 test.each(FOUND)("%s", async (_name, steps) => {
   await live(steps);
