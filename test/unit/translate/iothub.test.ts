@@ -143,6 +143,16 @@ describe("what a leaf hears", () => {
   });
 });
 
+describe("who connects", () => {
+  test.each([
+    ["edge1/mod1", "hub1/edge1/mod1/?api-version=1", "a module identity: leaves are devices"],
+    ["leaf1/mod1", "hub1/leaf1/?api-version=1", "a module identity: leaves are devices"],
+    ["leaf2", "hub1/leaf1/?api-version=1", "client id and user name name different devices"],
+  ])("%s as %s is refused for good, and told why", (clientId, username, reason) => {
+    expect(iothub.parseConnect({ clientId, username })).toEqual({ kind: "refused", code: 5, reason });
+  });
+});
+
 describe("what a leaf says", () => {
   test("a leaf id with every legal character is compared as it stands", () => {
     const odd = "a%24.b$c'(1)!" as LeafId;

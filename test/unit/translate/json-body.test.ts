@@ -29,11 +29,14 @@ describe("JSON in a frame", () => {
   test("brackets that follow each other or stand in texts are no depth", () => {
     expect(parse(`[${"[],".repeat(200)}{}]`).kind).toBe("json");
     expect(parse(JSON.stringify("[".repeat(200))).kind).toBe("json");
+    expect(parse(JSON.stringify(`"${"{".repeat(200)}`)).kind).toBe("json");
     expect(parse(JSON.stringify(`"\\"${"{".repeat(200)}`)).kind).toBe("json");
   });
 
-  test("depth behind a text that ends in a backslash counts", () => {
-    expect(parse(`["\\\\",${nested(64)}]`).kind).toBe("bad");
+  test("depth behind a text that ends in a backslash or holds a quote counts", () => {
+    const tooDeep = { kind: "bad", reason: "the body is nested deeper than 64 levels" };
+    expect(parse(`["\\\\",${nested(64)}]`)).toEqual(tooDeep);
+    expect(parse(`["\\"",${nested(64)}]`)).toEqual(tooDeep);
   });
 
   test("bytes that are no UTF-8 are refused, not repaired", () => {
