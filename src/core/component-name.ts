@@ -13,10 +13,12 @@ const MAX_CHARS = 64;
 const CUT_CHARS = 31;
 const HASH_CHARS = 8;
 
-export function isLegalComponentName(text: string): boolean {
+/** Whether a twin may have a component of this name [DTDL v2, names]; `__` inside is a matter of who gives it. */
+export function isLegalComponentName(text: string): text is ComponentName {
   return text.length <= MAX_CHARS && LEGAL.test(text);
 }
 
+/** Legal at its beginning and in all its characters; what it lost on the way is kept apart by a hash. */
 function readable(text: string): string {
   const collapsed = text.replaceAll(/[^a-zA-Z0-9_]/g, "_").replaceAll(/_+/g, "_");
   return /^[a-zA-Z]/.test(collapsed) ? collapsed : `l${collapsed}`;
@@ -28,7 +30,7 @@ function cutWithHash(text: string, source: string, chars: number, sha256Hex: (te
   return `${cut}_${sha256Hex(source).slice(0, HASH_CHARS)}`;
 }
 
-/** The component that stands for a leaf. `sha256Hex` gives the hexadecimal SHA-256 of a text's UTF-8. */
+/** The component that stands for a leaf, at most 40 characters. `sha256Hex` gives the hexadecimal SHA-256 of a text's UTF-8. */
 export function componentName(leafId: LeafId, sha256Hex: (text: string) => string): ComponentName {
   const isPlain =
     LEGAL.test(leafId) && !leafId.includes("__") && leafId.length <= MAX_LEAF_CHARS && leafId !== GATEWAY_COMPONENT;
@@ -49,7 +51,7 @@ export function subComponentName(
   return `${component}__${cutWithHash(readable(leafComponent), leafComponent, Math.min(room, CUT_CHARS), sha256Hex)}` as ComponentName;
 }
 
-/** The two parts of a module component's name. */
+/** The two parts of a module component's name; `sub` is undefined where there is no `__`. */
 export function splitComponentName(name: string): { readonly component: string; readonly sub: string | undefined } {
   const at = name.indexOf("__");
   return at < 0 ? { component: name, sub: undefined } : { component: name.slice(0, at), sub: name.slice(at + 2) };

@@ -10,6 +10,8 @@ import { utf8Bytes } from "./utf8.ts";
 /** Marks an object of a twin section as a component [PnP conventions]. */
 const COMPONENT_MARKER = "__t";
 const NOTHING: JsonObject = {};
+const BRACES_BYTES = 2;
+const COMMA_BYTES = 1;
 
 export function isJsonObject(value: Json | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -127,7 +129,7 @@ export function splitPatch(patch: JsonObject, maxBytes: number): SplitPatch {
       continue;
     }
     // A component of its own costs its name, a colon and the braces around it.
-    const pieces = new Packer(maxBytes - jsonBytes({ [component]: NOTHING }) + 2, markerOf(value));
+    const pieces = new Packer(maxBytes - jsonBytes({ [component]: NOTHING }) + BRACES_BYTES, markerOf(value));
     for (const [property, inside] of Object.entries(value)) {
       if (property === COMPONENT_MARKER && !isMarkerOnly(value)) continue;
       if (!pieces.add(property, inside)) tooLarge.push(`${component}/${property}`);
@@ -150,27 +152,25 @@ function markerOf(component: JsonObject): readonly [string, Json][] {
 class Packer {
   readonly #maxBytes: number;
   readonly #head: readonly [string, Json][];
-  readonly #emptyBytes: number;
+  /** What an object without entries of its own takes. */
+  readonly #headBytes: number;
   readonly #full: JsonObject[] = [];
   #entries: [string, Json][] = [];
-  #bytes: number;
+  #bytes = 0;
 
   constructor(maxBytes: number, head: readonly [string, Json][] = []) {
     this.#maxBytes = maxBytes;
     this.#head = head;
-    this.#emptyBytes = jsonBytes(Object.fromEntries(head));
-    this.#bytes = this.#emptyBytes;
+    this.#headBytes = jsonBytes(Object.fromEntries(head)) + (head.length > 0 ? COMMA_BYTES : 0);
   }
 
   /** False when the entry does not even fit alone. */
   add(key: string, value: Json): boolean {
-    // With the comma before it; the very first of an object without a head has none, which leaves one byte unused.
-    const bytes = jsonBytes({ [key]: value }) - 1;
-    if (this.#emptyBytes + bytes - (this.#head.length === 0 ? 1 : 0) > this.#maxBytes) return false;
-    const isRoomy = this.#entries.length === 0 || this.#bytes + bytes <= this.#maxBytes;
-    if (!isRoomy) this.#close();
+    const bytes = jsonBytes({ [key]: value }) - BRACES_BYTES;
+    if (this.#headBytes + bytes > this.#maxBytes) return false;
+    if (this.#entries.length > 0 && this.#bytes + COMMA_BYTES + bytes > this.#maxBytes) this.#close();
+    this.#bytes = this.#entries.length === 0 ? this.#headBytes + bytes : this.#bytes + COMMA_BYTES + bytes;
     this.#entries.push([key, value]);
-    this.#bytes += bytes;
     return true;
   }
 
@@ -182,6 +182,5 @@ class Packer {
   #close(): void {
     this.#full.push(Object.fromEntries([...this.#head, ...this.#entries]));
     this.#entries = [];
-    this.#bytes = this.#emptyBytes;
   }
 }
