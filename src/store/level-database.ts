@@ -83,6 +83,11 @@ export class LevelDatabase implements AsyncDisposable {
     return this.#use((level) => level.get(key));
   }
 
+  /** Gives the room of what was deleted between two keys back to the disk. */
+  compact(from: Buffer, to: Buffer): Promise<void> {
+    return this.#use((level) => level.compactRange(from, to, {}));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.#healing?.catch(() => undefined);

@@ -8,6 +8,7 @@ import type { Json, LeafId, OutboxEntry, SetAsideEntry } from "../core/message.t
 import { entryBytes } from "../core/outbox.ts";
 import type { CloudToDeviceEntry, MetaKey, Store, StoreUsage, Write } from "../flow/ports.ts";
 import { encodeWrite, type KeysOnDisk, planBatch, type Step } from "./batch-plan.ts";
+import { CommitQueue } from "./commit-queue.ts";
 import {
   areaRange,
   cloudToDeviceRange,
@@ -30,18 +31,14 @@ import { loadCounters } from "./load-counters.ts";
 import { OutboxLedger } from "./outbox-ledger.ts";
 import type { StoreContext } from "./recovery.ts";
 
-/** Steps of one call of `commit`. */
-interface Pending {
-  readonly steps: readonly Step[];
-  readonly resolve: () => void;
-  readonly reject: (error: GatewayError) => void;
-}
-
 type Decode<T> = (key: Buffer, sealed: Buffer) => Decoded<T>;
 
 const PAGE_ENTRIES = 500;
-/** One batch holds at most about so much; what is left over goes into the next. */
-const GROUP_STEPS = 4_096;
+/**
+ * LevelDB gives room back only when it happens to merge a table, and a queue gives it no reason to: after so much was settled it is
+ * asked to. What lies below the head is dead, so this reads a lot and writes next to nothing.
+ */
+const COMPACT_BYTES = 32 * 1024 * 1024;
 
 /**
  * Opens the store in `folder`, which is made when it does not exist; its parent must be on the same volume, since a damaged
@@ -57,11 +54,11 @@ class LevelStore implements Store {
   readonly #context: StoreContext;
   readonly #database: LevelDatabase;
   readonly #ledger = new OutboxLedger();
-  #waiting: Pending[] = [];
-  #flushing: Promise<void> | undefined;
-  #isClosed = false;
+  readonly #queue = new CommitQueue((steps) => this.#flush(steps));
   /** Nothing retained lies up to here but the tombstones of what was forgotten. */
   #retainedAfter = 0;
+  #settledBytes = 0;
+  #isCompacting = false;
   readonly #unreadable = new Set<string>();
 
   constructor(context: StoreContext) {
@@ -78,7 +75,7 @@ class LevelStore implements Store {
   }
 
   async commit(writes: readonly Write[]): Promise<void> {
-    return this.#enqueue(writes.map(encodeWrite));
+    return this.#queue.enqueue(writes.map(encodeWrite));
   }
 
   leaves(): AsyncIterable<LeafRecord> {
@@ -130,47 +127,24 @@ class LevelStore implements Store {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true;
-    await this.#flushing;
+    await this.#queue[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
   }
 
   // ---------------------------------------------------------------------------------------------- writing
 
-  #enqueue(steps: readonly Step[]): Promise<void> {
-    if (this.#isClosed) return Promise.reject(new GatewayError("STORE_FAILED", "the store is closed"));
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#waiting.push({ steps, resolve, reject });
-    this.#flushing ??= this.#flushAll();
-    return promise;
-  }
-
-  /** Never rejects. Everything that arrives while a batch is being synced shares the next one. */
-  async #flushAll(): Promise<void> {
-    // Calls of the same turn share a batch too.
-    await Promise.resolve();
-    while (this.#waiting.length > 0) {
-      const group = this.#takeGroup();
-      try {
-        await this.#flush(group.flatMap(({ steps }) => steps));
-        for (const { resolve } of group) resolve();
-      } catch (error) {
-        this.#context.metrics.count("store_failures_total");
-        const failure = storeFailed(error);
-        for (const { reject } of group) reject(failure);
-      }
-    }
-    this.#flushing = undefined;
-  }
-
-  #takeGroup(): readonly Pending[] {
-    let steps = 0;
-    const end = this.#waiting.findIndex((pending) => (steps += pending.steps.length) >= GROUP_STEPS);
-    return this.#waiting.splice(0, end < 0 ? this.#waiting.length : end + 1);
-  }
-
+  /** Rejects with STORE_FAILED; then nothing of it counts, and the next one finds the store working if the disk does. */
   async #flush(steps: readonly Step[]): Promise<void> {
     if (steps.length === 0) return;
+    try {
+      await this.#write(steps);
+    } catch (error) {
+      this.#context.metrics.count("store_failures_total");
+      throw storeFailed(error);
+    }
+  }
+
+  async #write(steps: readonly Step[]): Promise<void> {
     const { clock, metrics } = this.#context;
     // Before the draft: opening anew may find other counters than those in memory.
     await this.#database.prepare();
@@ -188,6 +162,26 @@ class LevelStore implements Store {
     );
     metrics.observe("store_commit_seconds", (clock.steady() - startMs) / 1000);
     this.#reportUsage();
+    this.#settledBytes += draft.removedBytes;
+    this.#compactWhenDue();
+  }
+
+  #compactWhenDue(): void {
+    if (this.#settledBytes < COMPACT_BYTES || this.#isCompacting) return;
+    this.#isCompacting = true;
+    this.#settledBytes = 0;
+    // Nobody waits for it: a failure only means that the room comes back later.
+    void this.#compact()
+      .catch((error: unknown) => this.#context.log.warn({ error: String(error) }, "the store could not be compacted"))
+      .finally(() => {
+        this.#isCompacting = false;
+      });
+  }
+
+  async #compact(): Promise<void> {
+    await this.#database.compact(seqKey("outbox", 0), seqKey("outbox", this.#ledger.counters.head));
+    if (this.#retainedAfter > 0)
+      await this.#database.compact(seqKey("retained", 0), seqKey("retained", this.#retainedAfter));
   }
 
   #reportUsage(): void {
@@ -272,7 +266,7 @@ class LevelStore implements Store {
     if (!this.#unreadable.has(name)) {
       this.#unreadable.add(name);
       metrics.count("store_damaged_total", { what: "entry" });
-      log.error({ key: name, reason }, "a stored entry is damaged, it is kept aside and the others go on");
+      log.error({ entry: name, reason }, "a stored entry is damaged, it is kept aside and the others go on");
     }
     const isOutbox = seqKey("outbox", 0)[0] === key[0];
     const put: Operation = { type: "put", key: damagedKey(key), value };
@@ -280,7 +274,7 @@ class LevelStore implements Store {
       { kind: "plain", operations: [put, { type: "del", key }], usedSeq: undefined },
       ...(isOutbox ? [{ kind: "settle", seq: keySeq(key), operations: [] } as const] : []),
     ];
-    await this.#enqueue(steps).catch(() => undefined);
+    await this.#queue.enqueue(steps).catch(() => undefined);
   }
 
   async #guard<T>(read: () => Promise<T>): Promise<T> {

@@ -57,6 +57,7 @@ export class LedgerDraft {
   readonly #before: (seq: number) => number;
   #counters: OutboxCounters;
   #isChanged = false;
+  #removedBytes = 0;
 
   constructor(counters: OutboxCounters, before: (seq: number) => number) {
     this.#counters = counters;
@@ -70,6 +71,10 @@ export class LedgerDraft {
 
   get isChanged(): boolean {
     return this.#isChanged;
+  }
+
+  get removedBytes(): number {
+    return this.#removedBytes;
   }
 
   append(seq: number, bytes: number): void {
@@ -86,6 +91,7 @@ export class LedgerDraft {
     const { entries, bytes: sum } = this.#counters;
     this.#counters = { ...this.#counters, entries: Math.max(0, entries - 1), bytes: Math.max(0, sum - bytes) };
     this.changes.set(seq, 0);
+    this.#removedBytes += bytes;
   }
 
   /** This number has been in a commit and is never given out again. */

@@ -64,7 +64,8 @@ export async function folderBytes(folder: string): Promise<number> {
 
 async function openPlain(folder: string): Promise<Level> {
   // Without compression a damaged byte costs one entry; with it, a whole block of them.
-  const level: Level = new ClassicLevel(folder, { ...LEVEL_ENCODING, compression: false });
+  // Open tables are mapped into memory, 2 MB each: few are enough for reading in order.
+  const level: Level = new ClassicLevel(folder, { ...LEVEL_ENCODING, compression: false, maxOpenFiles: 64 });
   await level.open();
   return level;
 }
