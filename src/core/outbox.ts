@@ -36,17 +36,18 @@ const ENTRY_OVERHEAD_BYTES = 64;
  */
 export function admit(room: OutboxRoom, entryBytes: number, policy: AdmissionPolicy): AdmissionVerdict {
   const { maxBytes, overflow, leafSharePercent = LEAF_SHARE_PERCENT } = policy;
-  const perFreeByte = leafSharePercent / (100 - leafSharePercent);
-  if (entryBytes > perFreeByte * (maxBytes - entryBytes)) return { kind: "refuse", reason: "full" };
+  // How far a leaf that holds `leafBytes` is above its multiple of what is free, in hundredths: whole numbers round nothing away.
+  const excess = (leafBytes: number, freeBytes: number): number =>
+    leafBytes * (100 - leafSharePercent) - freeBytes * leafSharePercent;
+  if (excess(entryBytes, maxBytes - entryBytes) > 0) return { kind: "refuse", reason: "full" };
   const freeAfter = maxBytes - room.bytes - entryBytes;
-  const leafAfter = room.leafBytes + entryBytes;
-  if (leafAfter <= perFreeByte * freeAfter) return { kind: "admit" };
+  const over = excess(room.leafBytes + entryBytes, freeAfter);
+  if (over <= 0) return { kind: "admit" };
   if (overflow === "reject") return { kind: "refuse", reason: freeAfter < 0 ? "full" : "leaf-share" };
   // What a leaf gives up itself counts twice: it holds less, and more is free.
-  const ownBytes = Math.ceil((leafAfter - perFreeByte * freeAfter) / (1 + perFreeByte));
+  const ownBytes = Math.ceil(over / 100);
   if (ownBytes <= room.leafBytes) return { kind: "evict", bytesToFree: ownBytes, whose: "own" };
-  const anyBytes = Math.ceil(leafAfter / perFreeByte - freeAfter);
-  return { kind: "evict", bytesToFree: Math.min(anyBytes, room.bytes), whose: "any" };
+  return { kind: "evict", bytesToFree: Math.min(Math.ceil(over / leafSharePercent), room.bytes), whose: "any" };
 }
 
 /** `nowMs` by the steady clock. An entry from a clock that was ahead is kept until its time has come. */
