@@ -13,6 +13,17 @@ export interface LeafNaming {
   readonly components: Readonly<Record<string, ComponentName>>;
 }
 
+/**
+ * What a leaf has to hear when it comes back with a kept session (such an SDK does not read its twin again). Both parts are needed:
+ * `from` makes the leaf's state right whatever happened in between, `touched` lets it acknowledge a change 1 -> 2 -> 1.
+ */
+export interface MissedDesired {
+  /** The desired section that the leaf has seen. */
+  readonly from: JsonObject;
+  /** All patches since, merged. */
+  readonly touched: JsonObject;
+}
+
 export interface LeafRecord extends LeafNaming {
   readonly leafId: LeafId;
   readonly modelId: string | undefined;
@@ -35,11 +46,8 @@ export interface LeafRecord extends LeafNaming {
   readonly tracks: PropertyTracks;
   /** Paths of the module's reported section that the hub refuses for good -> why. Never sent until the value changes. */
   readonly quarantined: Readonly<Record<string, string>>;
-  /**
-   * Changes of `desired` that this leaf may not have seen yet, merged into one patch; sent again when it comes back with a kept
-   * session (an SDK that keeps its session does not read its twin again). undefined: it has seen everything.
-   */
-  readonly missed: JsonObject | undefined;
+  /** Changes of `desired` that this leaf may not have seen yet; undefined: it has seen everything. */
+  readonly missed: MissedDesired | undefined;
   /** Removed by command: listed for the back end, nothing is delivered before somebody confirms. */
   readonly removed: boolean;
 }

@@ -171,3 +171,17 @@ export function adoptReported(record: LeafRecord, reported: JsonObject): LeafRec
   if (deepEqual(record.reported, reported)) return record;
   return { ...record, reported, reportedVersion: record.reportedVersion + 1 };
 }
+
+// ---------------------------------------------------------------- what a leaf has missed
+
+/** The record with a change noted that the leaf may not have seen; goes into the same commit as the change itself. */
+export function withMissed(before: LeafRecord, after: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
+  if (notice === undefined) return after;
+  const { from, touched } = before.missed ?? { from: before.desired, touched: {} };
+  return { ...after, missed: { from, touched: mergePatches(touched, notice.patch) } };
+}
+
+/** One patch that brings a leaf from what it has seen to what is desired, and names all that was written meanwhile. */
+export function catchUpPatch({ desired, missed }: LeafRecord): JsonObject {
+  return missed === undefined ? {} : mergePatches(missed.touched, diff(missed.from, desired));
+}

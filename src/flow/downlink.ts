@@ -4,17 +4,13 @@
  */
 
 import type { LeafRecord } from "../core/leaf.ts";
-import { isEmpty, mergePatches } from "../core/merge-patch.ts";
-import type { JsonObject, LeafNotice } from "../core/message.ts";
+import { isEmpty } from "../core/merge-patch.ts";
+import type { LeafNotice } from "../core/message.ts";
 import { trackDelivered } from "../core/property-ack.ts";
+import { catchUpPatch, type DesiredNotice } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics } from "./ports.ts";
-
-export interface DesiredNotice {
-  readonly patch: JsonObject;
-  readonly version: number;
-}
 
 export interface DownlinkOptions {
   readonly downstream: Downstream;
@@ -51,15 +47,6 @@ export class Downlink {
     this.answer(leaf, { kind: "twin-refused", rid, status, reason, timestampUtc });
   }
 
-  /** The record with a notice noted as not seen yet; goes into the same commit as the change itself. */
-  static withMissed(record: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
-    if (notice === undefined) return record;
-    return {
-      ...record,
-      missed: record.missed === undefined ? notice.patch : mergePatches(record.missed, notice.patch),
-    };
-  }
-
   /** Sends a committed desired change if the leaf listens; it stays noted as missed until the leaf shows that it is alive. */
   notify(leaf: Leaf, notice: DesiredNotice): void {
     const { leaves, clock, log, metrics } = this.#options;
@@ -78,9 +65,8 @@ export class Downlink {
 
   /** A leaf that kept its session and listens again: what it missed, as one patch with the newest version. */
   catchUp(leaf: Leaf): void {
-    const { record } = leaf;
-    if (record.missed === undefined || isEmpty(record.missed)) return;
-    this.notify(leaf, { patch: record.missed, version: record.desiredVersion });
+    const patch = catchUpPatch(leaf.record);
+    if (!isEmpty(patch)) this.notify(leaf, { patch, version: leaf.record.desiredVersion });
   }
 
   /** Anything that the leaf sends after a notice shows that its connection took the notice. */

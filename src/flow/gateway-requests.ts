@@ -30,13 +30,18 @@ export function parseCloudToDevice(request: JsonObject, newMessageId: () => stri
   const payload = parseBody(request);
   if (payload === undefined) return { problem: '"payloadBase64" is a text' };
   const correlationId = text(request, "correlationId");
-  const system = { mid: text(request, "messageId") ?? newMessageId(), ...(correlationId === undefined ? {} : { cid: correlationId }) };
+  const system = {
+    mid: text(request, "messageId") ?? newMessageId(),
+    ...(correlationId === undefined ? {} : { cid: correlationId }),
+  };
   return { message: { payload, system, properties }, ttlSecs };
 }
 
 function parseProperties(value: Json): Record<string, string> | undefined {
   if (!isJsonObject(value)) return undefined;
-  const texts = Object.entries(value).filter((entry): entry is [string, string] => entry[0] !== "" && typeof entry[1] === "string");
+  const texts = Object.entries(value).filter(
+    (entry): entry is [string, string] => entry[0] !== "" && typeof entry[1] === "string",
+  );
   return texts.length === Object.keys(value).length ? Object.fromEntries(texts) : undefined;
 }
 

@@ -8,7 +8,15 @@ import type { LeafRecord } from "../core/leaf.ts";
 import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject } from "../core/message.ts";
 import { clampAcknowledgements } from "../core/property-ack.ts";
-import { adoptReported, applyDesiredPatch, judgeRead, reconcileDesired, settleRead } from "../core/reconcile.ts";
+import {
+  adoptReported,
+  applyDesiredPatch,
+  type DesiredNotice,
+  judgeRead,
+  reconcileDesired,
+  settleRead,
+  withMissed,
+} from "../core/reconcile.ts";
 import { sameValue } from "../core/same-value.ts";
 import {
   leafDesired,
@@ -20,7 +28,7 @@ import {
   unknownComponents,
 } from "../translate/pnp.ts";
 import type { ReportedBudget } from "./budget.ts";
-import { type DesiredNotice, Downlink } from "./downlink.ts";
+import type { Downlink } from "./downlink.ts";
 import { together } from "./lane.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics, Store } from "./ports.ts";
@@ -164,7 +172,7 @@ export class TwinApply {
     const { leaves: table, onGatewayDesired } = this.#options;
     const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
     const records = new Map<Leaf, LeafRecord>();
-    for (const [leaf, { record, notice }] of changes) records.set(leaf, Downlink.withMissed(record, notice));
+    for (const [leaf, { record, notice }] of changes) records.set(leaf, withMissed(leaf.record, record, notice));
     const next = { desired, version };
     const isNews = this.#known?.version !== version || this.#known.desired !== desired;
     await table.saveAll(records, isNews ? [{ kind: "meta", key: "module-desired", value: next }] : []);

@@ -11,7 +11,13 @@ import { RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
 export type Step =
   | { readonly kind: "report"; readonly leaf: number; readonly patch: JsonObject }
   | { readonly kind: "telemetry"; readonly leaf: number; readonly count: number }
-  | { readonly kind: "desire"; readonly leaf: number; readonly patch: JsonObject; readonly heard: boolean }
+  | {
+      readonly kind: "desire";
+      readonly leaf: number;
+      readonly part?: boolean;
+      readonly patch: JsonObject | null;
+      readonly heard: boolean;
+    }
   | { readonly kind: "acknowledge"; readonly leaf: number }
   | { readonly kind: "connect"; readonly leaf: number }
   | { readonly kind: "disconnect"; readonly leaf: number }
@@ -48,7 +54,13 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
   },
   {
     weight: 4,
-    arbitrary: fc.record({ kind: fc.constant("desire" as const), leaf, patch: desiredProperties, heard: fc.boolean() }),
+    arbitrary: fc.record({
+      kind: fc.constant("desire" as const),
+      leaf,
+      part: fc.boolean(),
+      patch: fc.oneof({ weight: 5, arbitrary: desiredProperties }, fc.constant(null)),
+      heard: fc.boolean(),
+    }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("acknowledge" as const), leaf }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant("connect" as const), leaf }) },
@@ -129,7 +141,7 @@ class History {
         break;
       case "desire":
         hub.deaf = !each.heard;
-        hub.desire({ [component(this.#leaf(each.leaf).id)]: each.patch });
+        hub.desire({ [`${component(this.#leaf(each.leaf).id)}${each.part === true ? "__part" : ""}`]: each.patch });
         hub.deaf = false;
         await this.#world.pass(0);
         break;
@@ -216,12 +228,15 @@ class History {
   }
 
   async #acknowledge(device: ModelLeaf): Promise<void> {
-    const acks = Object.fromEntries(
-      Object.entries(device.desired).map(([name, desired]) => [
-        name,
-        { value: desired, ac: 200, av: device.desiredVersion, ad: "done" },
-      ]),
-    );
+    const { part, ...root } = device.desired;
+    const acknowledged = (section: JsonObject): JsonObject =>
+      Object.fromEntries(
+        Object.entries(section)
+          .filter(([name]) => name !== "__t")
+          .map(([name, value]) => [name, { value, ac: 200, av: device.desiredVersion, ad: "done" }]),
+      );
+    // Without the marker, as the Python guide's sample does.
+    const acks = { ...acknowledged(root), ...(part === undefined ? {} : { part: acknowledged(part as JsonObject) }) };
     this.#pending.push(device.report(acks).then(() => undefined));
     await this.#world.pass(0);
   }
@@ -274,7 +289,7 @@ class History {
     const { part, ...root } = own;
     const expected: Record<string, JsonObject> = {};
     if (Object.keys(root).length > 0) expected[name] = { __t: "c", ...root };
-    if (part !== undefined) expected[`${name}__part`] = part as JsonObject;
+    if (part !== undefined) expected[`${name}__part`] = { ...(part as JsonObject), __t: "c" };
     const shown = Object.fromEntries(
       Object.entries(this.#world.hub.reported)
         .filter(([key]) => key === name || key === `${name}__part`)
@@ -296,11 +311,14 @@ class History {
 
   /** G3 and G4: the leaf has what the hub wants, and never saw an older version after a newer one within one life. */
   #checkDesired(device: ModelLeaf): void {
-    const wanted = this.#world.hub.desired[component(device.id)] ?? {};
-    const { __t: _marker, ...properties } = wanted as JsonObject;
-    if (JSON.stringify(sorted(device.desired)) !== JSON.stringify(sorted(properties))) {
+    const name = component(device.id);
+    const { [name]: root = {}, [`${name}__part`]: part } = this.#world.hub.desired;
+    const { __t: _marker, ...properties } = root as JsonObject;
+    const wanted = { ...properties, ...(part === undefined ? {} : { part: { ...(part as JsonObject), __t: "c" } }) };
+    const clean = (section: JsonObject): string => JSON.stringify(sorted(withoutBare(section)));
+    if (clean(device.desired) !== clean(wanted)) {
       throw new Error(
-        `G3: ${device.id} has ${JSON.stringify(device.desired)}, the hub wants ${JSON.stringify(properties)} (life ${this.#life})`,
+        `G3: ${device.id} has ${clean(device.desired)}, the hub wants ${clean(wanted)} (life ${this.#life})`,
       );
     }
     for (let at = 1; at < device.versions.length; at += 1) {
@@ -314,7 +332,7 @@ function isBare(value: unknown): boolean {
   return typeof value === "object" && value !== null && Object.keys(value).every((key) => key === "__t");
 }
 
-function withoutBare(sections: Record<string, JsonObject>): Record<string, JsonObject> {
+function withoutBare<T>(sections: Readonly<Record<string, T>>): Record<string, T> {
   return Object.fromEntries(Object.entries(sections).filter(([, section]) => !isBare(section)));
 }
 
