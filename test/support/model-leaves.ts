@@ -63,11 +63,17 @@ export class ModelLeaf {
     await handler.connected(connect);
     if (!options.subscribe) return true;
     const own = `devices/${this.id}/messages/devicebound/#`;
-    await handler.subscribed(
-      this.id,
-      [...DEVICE_FILTERS, own].map((filter) => ({ filter, qos: 1 as const })),
-    );
-    return true;
+    try {
+      await handler.subscribed(
+        this.id,
+        [...DEVICE_FILTERS, own].map((filter) => ({ filter, qos: 1 as const })),
+      );
+      return true;
+    } catch {
+      // No SUBACK: the broker closes such a connection.
+      await this.disconnect();
+      return false;
+    }
   }
 
   async disconnect(): Promise<void> {
