@@ -117,7 +117,6 @@ function recreated(record: LeafRecord, desired: JsonObject, version: number, now
     desiredVersion: version,
     reported: resetAcknowledgements(record.reported, componentsOf(record)),
     tracks: trackDesired({}, desired, componentsOf(record), version, nowMs),
-    missed: undefined,
     accepted: {},
     confirmedVersion: 0,
   };

@@ -37,7 +37,7 @@ describe("the names that were given once and stay", () => {
   });
 
   test("hold every character of IoT Hub's ids", () => {
-    const used = new Set(golden.leaves.flatMap(({ leafId }) => [...leafId]));
+    const used = golden.leaves.map(({ leafId }) => leafId).join("");
     for (const character of "-:.+%_#*?!(),=@;$'") expect(used).toContain(character);
   });
 });
