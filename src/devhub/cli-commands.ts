@@ -3,13 +3,17 @@
 import type { Json, JsonObject } from "../core/message.ts";
 import { formatEvent, formatLeaves, parseDurationMs, parseValue } from "./cli-format.ts";
 import { type HubClient, type HubReply, reasonOf } from "./cli-hub-client.ts";
-import { type LeafSummary, parseLeaves, resolveTarget } from "./cli-leaves.ts";
+import { type LeafSummary, leavesOfTwin, parseLeaves, resolveTarget } from "./cli-leaves.ts";
 import { isObject } from "./cloud-twin.ts";
+
+const NOT_ONLINE = 404_103;
+const GATEWAY_AWAY =
+  "the gateway is not connected to the development hub, or the line is cut. Start both with npm start; mend the line with: npm run hub -- online";
 
 /** Something that the user has to do differently: the message is all they see. */
 export class CliProblem extends Error {}
 
-export interface CommandInput {
+interface CommandInput {
   readonly hub: HubClient;
   readonly arguments: readonly string[];
   /** Of `--leaf`, `--component`, `--mode`, `--device`, `--module`. */
@@ -185,16 +189,34 @@ async function target(input: CommandInput, text: string): Promise<{ component: s
   if (component !== undefined) return { component, path: text.split(".") };
   if (/^gateway\.[^.]+$/.test(text) && input.options["leaf"] === undefined)
     return { component: "gateway", path: [text.slice(8)] };
-  const found = resolveTarget(text, await knownLeaves(input.hub), input.options["leaf"]);
+  const leaves = (await askLeaves(input.hub)) ?? (await shownLeaves(input.hub));
+  const found = resolveTarget(text, leaves, input.options["leaf"]);
   if (found.kind === "unclear") throw new CliProblem(found.reason);
   return found;
 }
 
 async function knownLeaves(hub: HubClient): Promise<readonly LeafSummary[]> {
-  const answer = await invoke(hub, "gateway*listLeaves", null);
-  const leaves = answer.status === 200 ? parseLeaves(answer.payload) : undefined;
-  if (leaves === undefined) throw new CliProblem(`the gateway does not tell its leaves: status ${answer.status}`);
+  const leaves = await askLeaves(hub);
+  if (leaves === undefined) throw new CliProblem(GATEWAY_AWAY);
   return leaves;
+}
+
+/** Undefined while the gateway cannot be reached: it is away, or the line is cut. */
+async function askLeaves(hub: HubClient): Promise<readonly LeafSummary[] | undefined> {
+  const call = { methodName: "gateway*listLeaves", payload: {}, responseTimeoutInSeconds: 30 };
+  const reply = await hub.call("POST", `${modulePath(hub)}/methods`, call);
+  if (reasonOf(reply).code === NOT_ONLINE) return undefined;
+  const answer = expectOk(reply);
+  const leaves = isObject(answer) && answer["status"] === 200 ? parseLeaves(answer["payload"] ?? null) : undefined;
+  if (leaves === undefined) throw new CliProblem(`the gateway does not tell its leaves: ${JSON.stringify(answer)}`);
+  return leaves;
+}
+
+/** What the twin shows of them, since a back end may write while the gateway is away. */
+async function shownLeaves(hub: HubClient): Promise<readonly LeafSummary[]> {
+  const twin = expectOk(await hub.call("GET", modulePath(hub)));
+  const properties = isObject(twin) ? twin["properties"] : undefined;
+  return leavesOfTwin(isObject(properties) ? Object.values(properties).filter(isObject) : []);
 }
 
 async function invoke(
@@ -214,8 +236,7 @@ async function invoke(
 function expectOk(reply: HubReply): Json {
   if (reply.status >= 200 && reply.status < 300) return reply.body ?? null;
   const { code, text } = reasonOf(reply);
-  if (code === 404_103)
-    throw new CliProblem("the gateway is not connected to the development hub. Start both with: npm start");
+  if (code === NOT_ONLINE) throw new CliProblem(GATEWAY_AWAY);
   if (code === 504_101) throw new CliProblem("the gateway did not answer in time");
   throw new CliProblem(`the hub refuses: ${text}`);
 }

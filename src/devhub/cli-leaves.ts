@@ -1,7 +1,8 @@
 /** From what a user writes (`thermostat1.targetTemperature`) to the component of the module's twin that is meant. Pure. */
 
 import { z } from "zod";
-import type { Json } from "../core/message.ts";
+import type { Json, JsonObject } from "../core/message.ts";
+import { isObject } from "./cloud-twin.ts";
 
 /** A leaf as the gateway's command `listLeaves` tells it. */
 export interface LeafSummary {
@@ -35,6 +36,22 @@ const GATEWAY_COMPONENT = "gateway";
 export function parseLeaves(payload: Json): readonly LeafSummary[] | undefined {
   const parsed = Leaves.safeParse(payload);
   return parsed.success ? parsed.data.filter((leaf) => !leaf.removed) : undefined;
+}
+
+/**
+ * The leaves as far as the module's twin shows them, for when the gateway cannot be asked: `<leaf>__<component>` names both parts.
+ * Ids that are no component names, and shortened ones, appear as the component's name. `sections` are desired and reported.
+ */
+export function leavesOfTwin(sections: readonly JsonObject[]): readonly LeafSummary[] {
+  const names = new Set(sections.flatMap((section) => Object.keys(section).filter((key) => isObject(section[key]))));
+  names.delete(GATEWAY_COMPONENT);
+  const parts = [...names].filter((name) => !name.startsWith("$")).map((name) => ({ name, at: name.indexOf("__") }));
+  const leafNames = new Set(parts.map(({ name, at }) => (at < 0 ? name : name.slice(0, at))));
+  return [...leafNames].toSorted().map((component) => {
+    const own = parts.filter(({ name }) => name.startsWith(`${component}__`));
+    const components = Object.fromEntries(own.map(({ name, at }) => [name.slice(at + 2), name]));
+    return { leafId: component, component, components, modelId: null, connected: false };
+  });
 }
 
 /**

@@ -25,7 +25,7 @@ type DesiredListener = (id: Identity, patch: JsonObject, version: number) => voi
 type TwinEvent = Extract<CloudEvent, { kind: "twin" }>;
 
 /** The access policies of a hub that the service API knows. */
-export const POLICIES = ["iothubowner", "service"] as const;
+const POLICIES = ["iothubowner", "service"] as const;
 /** How many messages {@link IotHubCloud.events} keeps. */
 const MAX_EVENTS = 10_000;
 

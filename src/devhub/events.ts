@@ -32,7 +32,7 @@ const SERVICE_NAMES: ReadonlyMap<string, string> = new Map([
 ]);
 
 /** `hubName` is the first label of the hub's host name. */
-export function hubEvent(event: CloudEvent, hubName: string): HubEvent {
+function hubEvent(event: CloudEvent, hubName: string): HubEvent {
   return event.kind === "message" ? messageEvent(event.message, event.atMs) : twinEvent(event, hubName);
 }
 

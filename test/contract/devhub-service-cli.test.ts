@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Json, JsonObject } from "../../src/core/message.ts";
 import { parseDurationMs, parseValue } from "../../src/devhub/cli-format.ts";
-import { resolveTarget } from "../../src/devhub/cli-leaves.ts";
+import { leavesOfTwin, resolveTarget } from "../../src/devhub/cli-leaves.ts";
 import { runCli } from "../../src/devhub/cli-run.ts";
 import type { MethodCall, MethodOutcome } from "../../src/devhub/cloud-types.ts";
 import { writeServiceFile } from "../../src/devhub/service-api-file.ts";
@@ -111,6 +111,18 @@ describe("set", () => {
     leaves = [LEAF1];
     expect(await hub("set", "serial", "1")).toMatchObject({ code: 0 });
     expect(desired()).toEqual({ leaf1: { __t: "c", serial: 1 } });
+  });
+
+  it("finds components in the twin while the gateway is away", async () => {
+    rig.cloud.setMethodRoute(() => Promise.resolve({ kind: "offline" }));
+    const marked = { __t: "c" };
+    rig.cloud.patchReported(GW, { gateway: marked, leaf1: marked, leaf1__thermostat1: marked, plain: 1 });
+    expect(await hub("set", "thermostat1.targetTemperature", "23")).toMatchObject({ code: 0 });
+    expect(await hub("set", "serial", "7")).toMatchObject({ code: 0 });
+    expect(desired()).toEqual({
+      leaf1__thermostat1: { __t: "c", targetTemperature: 23 },
+      leaf1: { __t: "c", serial: 7 },
+    });
   });
 
   it("removes a property with null", async () => {
@@ -279,6 +291,14 @@ describe("words of the command line", () => {
     expect(parseValue("23")).toEqual({ kind: "json", value: 23 });
     expect(parseValue("on")).toEqual({ kind: "json", value: "on" });
     expect(parseValue('"on')).toEqual({ kind: "invalid" });
+  });
+
+  it("read leaves off a twin: a leaf that has only components too, the gateway and marks not", () => {
+    const section = { $version: 3, $metadata: {}, gateway: {}, b__x__y: {}, a: {}, a__t1: {}, scalar: 1 };
+    expect(leavesOfTwin([section, { a__t2: {} }])).toMatchObject([
+      { leafId: "a", component: "a", components: { t1: "a__t1", t2: "a__t2" } },
+      { leafId: "b", component: "b", components: { x__y: "b__x__y" } },
+    ]);
   });
 
   it("do not take a name of Object.prototype for a component", () => {

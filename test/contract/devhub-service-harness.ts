@@ -6,7 +6,7 @@ import type { ControlFunctions, Identity } from "../../src/devhub/cloud-types.ts
 import { type ServiceApi, startServiceApi } from "../../src/devhub/service-api.ts";
 import { type BackEnd, connectBackEnd } from "../support/back-end.ts";
 
-export const HOST_NAME = "hub.example";
+const HOST_NAME = "hub.example";
 export const GW = { deviceId: "edge1", moduleId: "gw" };
 export const DEVICE = { deviceId: "edge1" };
 
