@@ -26,7 +26,7 @@ import {
   seqRange,
 } from "./format.ts";
 import { LevelDatabase, type Operation } from "./level-database.ts";
-import type { Page, RawEntry } from "./level-page.ts";
+import { isCorruption, type Page, type RawEntry } from "./level-page.ts";
 import { loadCounters } from "./load-counters.ts";
 import { OutboxLedger } from "./outbox-ledger.ts";
 import type { StoreContext } from "./recovery.ts";
@@ -137,7 +137,11 @@ class LevelStore implements Store {
   async #flush(steps: readonly Step[]): Promise<void> {
     if (steps.length === 0) return;
     try {
-      await this.#write(steps);
+      await this.#write(steps).catch((error: unknown) => {
+        // Nothing was written: LevelDB refuses because its own compaction met a damaged block. Salvaged, it takes it.
+        if (isCorruption(error)) return this.#write(steps);
+        throw error;
+      });
     } catch (error) {
       this.#context.metrics.count("store_failures_total");
       throw storeFailed(error);

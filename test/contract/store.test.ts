@@ -55,7 +55,7 @@ describe.each([
   });
 
   test("what was committed is there after a restart", async () => {
-    const record = leafRecord("leaf-1", { modelId: "dtmi:a;1", missed: { x: null } });
+    const record = leafRecord("leaf-1", { modelId: "dtmi:a;1", missed: { from: { x: 1 }, touched: { x: null } } });
     const aside = { entry: entry(9), reason: "refused", setAsideMs: 77 };
     await acrossRestart(
       (store) =>

@@ -1,0 +1,134 @@
+/** A disk that refuses: commits are rejected while it does, nothing that resolved is lost, and the store works again by itself. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import type { Store } from "../../src/flow/ports.ts";
+import { openLevelStore } from "../../src/store/level-store.ts";
+import { ManualClock } from "../support/manual-clock.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { RecordingMetrics } from "../support/recording-metrics.ts";
+import { checkHistory, historyWrites } from "../support/store-history.ts";
+import { LevelRig } from "../support/store-samples.ts";
+
+const CHILD = new URL("../support/store-crash-child.ts", import.meta.url).pathname;
+
+/** A disk of its own, or undefined where mounting is not allowed. */
+function smallDisk(megabytes: number): (Disposable & { readonly path: string }) | undefined {
+  const path = mkdtempSync(join(tmpdir(), "gateway-disk-"));
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${megabytes}m`, "tmpfs", path], { stdio: "ignore" });
+  } catch {
+    rmSync(path, { recursive: true });
+    return undefined;
+  }
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      execFileSync("umount", [path]);
+      rmSync(path, { recursive: true });
+    },
+  };
+}
+
+const canMount = (() => {
+  using disk = smallDisk(1);
+  return disk !== undefined;
+})();
+
+/** Commits until one is rejected; returns how many resolved. */
+async function commitUntilFull(store: Store, from: number, bytes: number): Promise<number> {
+  for (let n = from; ; n += 1) {
+    const error: unknown = await store.commit(historyWrites(n, bytes)).then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    if (error === undefined) continue;
+    expect(error).toMatchObject({ code: "STORE_FAILED", cause: expect.anything() });
+    return n;
+  }
+}
+
+describe.skipIf(!canMount)("a full disk", () => {
+  test.each([100, 3_000, 20_000])(
+    "rejects, stays readable, and goes on when there is room again (%i bytes)",
+    async (bytes) => {
+      using disk = smallDisk(24);
+      if (disk === undefined) throw new Error("the disk cannot be mounted any more");
+      const metrics = new RecordingMetrics();
+      const log = new RecordingLog();
+      const context = { folder: join(disk.path, "store"), clock: new ManualClock(), log, metrics };
+      const filler = join(disk.path, "filler");
+      let resolved = 0;
+      {
+        await using store = await openLevelStore(context);
+        for (let round = 0; round < 3; round += 1) {
+          for (let n = 0; n < 30; n += 1, resolved += 1) await store.commit(historyWrites(resolved, bytes));
+          fill(filler);
+          resolved = await commitUntilFull(store, resolved, bytes);
+          for (let again = 0; again < 3; again += 1)
+            await expect(store.commit(historyWrites(resolved, bytes))).rejects.toMatchObject({ code: "STORE_FAILED" });
+          expect(await checkHistory(store, resolved)).toBe(resolved);
+          rmSync(filler);
+          await store.commit(historyWrites(resolved, bytes));
+          resolved += 1;
+          expect(await checkHistory(store, resolved)).toBe(resolved);
+        }
+      }
+      expect(metrics.value("store_failures_total")).toBe(12);
+      await using store = await openLevelStore(context);
+      expect(await checkHistory(store, resolved)).toBe(resolved);
+      expect(metrics.total("store_damaged_total")).toBe(0);
+    },
+  );
+
+  test("commits that were called together with one that finds no room are rejected together", async () => {
+    using disk = smallDisk(24);
+    if (disk === undefined) throw new Error("the disk cannot be mounted any more");
+    const context = {
+      folder: join(disk.path, "store"),
+      clock: new ManualClock(),
+      log: new RecordingLog(),
+      metrics: new RecordingMetrics(),
+    };
+    await using store = await openLevelStore(context);
+    await store.commit(historyWrites(0, 100));
+    fill(join(disk.path, "filler"));
+    const results = await Promise.allSettled([1, 2, 3].map((n) => store.commit(historyWrites(n, 200_000))));
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+    expect(await checkHistory(store, 1)).toBe(1);
+  });
+});
+
+describe("a file that may not grow", () => {
+  test("the store begins a new file and loses nothing", async () => {
+    await using rig = await LevelRig.create();
+    // 2,048 blocks of 512 bytes in sh: a write-ahead log fails in the middle of a record after 1 MB.
+    const { stdout, status } = spawnSync(
+      "sh",
+      ["-c", 'ulimit -f 2048; exec "$@"', "sh", process.execPath, CHILD, rig.folder, "0", "400", "7"],
+      { encoding: "utf8" },
+    );
+    expect(status).toBe(0);
+    const lines = stdout.trim().split("\n").slice(1);
+    const failed = lines.filter((line) => line.startsWith("failed")).map((line) => Number(line.slice(7)));
+    expect(failed.length).toBeGreaterThan(0);
+    await using store = await rig.open();
+    const records = new Set<number>();
+    for await (const { reportedVersion } of store.leaves()) records.add(reportedVersion);
+    for (const line of lines) if (!line.startsWith("failed")) expect(records.has(Number(line)), line).toBe(true);
+    expect(records.size).toBeGreaterThan(failed.length);
+    expect((await store.outbox(0, 10_000)).length).toBe(store.usage().entries);
+  });
+});
+
+/** Takes all the room there is. */
+function fill(path: string): void {
+  const block = Buffer.alloc(64 * 1024);
+  try {
+    for (;;) writeFileSync(path, block, { flag: "a" });
+  } catch {
+    // Full.
+  }
+}
