@@ -32,7 +32,11 @@ GATEWAY_CONFIG (JSON or YAML file), GATEWAY_<KEY> for each key of the configurat
 await run(process.argv.slice(2));
 
 async function run(args: readonly string[]): Promise<void> {
-  const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options: { help: { type: "boolean", short: "h" } } });
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: { help: { type: "boolean", short: "h" } },
+  });
   const [first, second, third] = positionals;
   if (values.help === true) print(HELP);
   else if (first === undefined) await serve();
@@ -105,7 +109,8 @@ function leafName(id: string): string {
 function leafKey(id: string): string {
   const leafId = parseLeafId(id) ?? fail(`${id} is no device id that IoT Hub would accept.`, 2);
   const config = readConfig();
-  if (config.groupKeyFile === "") fail("groupKeyFile (GATEWAY_GROUP_KEY_FILE) names the file with the group key; it is not set.", 2);
+  if (config.groupKeyFile === "")
+    fail("groupKeyFile (GATEWAY_GROUP_KEY_FILE) names the file with the group key; it is not set.", 2);
   const groupKey = readFileSync(config.groupKeyFile, "utf8").trim();
   const key = createHmac("sha256", Buffer.from(groupKey, "base64")).update(leafId, "utf8").digest("base64");
   const hub = config.hubHostNames[0] ?? process.env["IOTEDGE_IOTHUBHOSTNAME"] ?? "<hub>.azure-devices.net";

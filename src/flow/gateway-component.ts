@@ -3,7 +3,7 @@
  * Invariant: each command answers with a status of its own and never fails another's.
  */
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
-import { diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
 import { unacknowledged } from "../core/property-ack.ts";
 import { sameValue } from "../core/same-value.ts";
@@ -38,7 +38,7 @@ export class GatewayComponent {
     this.#options = options;
     this.#handlers = {
       ping: () => ({ status: 200, payload: { version: options.version } }),
-      listLeaves: () => ({ status: 200, payload: [...options.leaves.all()].map(summary) }),
+      listLeaves: () => ({ status: 200, payload: this.leafList() }),
       getLeaf: (payload) =>
         this.#withLeaf(payload, (leaf) => ({ status: 200, payload: details(leaf, options.cloudToDevice) })),
       removeLeaf: (payload) =>
@@ -67,9 +67,14 @@ export class GatewayComponent {
     };
   }
 
-  /** Sets properties that the gateway reports of itself; they go up with the next push. */
+  /** Who is known, for back ends and people. */
+  leafList(): JsonObject[] {
+    return [...this.#options.leaves.all()].map(summary);
+  }
+
+  /** Sets properties that the gateway reports of itself (null: no longer); they go up with the next push. */
   report(state: JsonObject): void {
-    this.#state = { ...this.#state, ...state };
+    this.#state = applyPatch(this.#state, state);
   }
 
   /** What the hub does not have yet of them, in module words. */
@@ -83,9 +88,10 @@ export class GatewayComponent {
     this.#accepted = this.#state;
   }
 
-  /** A new link: what the hub has of it is not known. */
-  unsettle(): void {
-    this.#accepted = {};
+  /** A read shows what the hub has of it. */
+  settle(section: JsonObject): void {
+    const { __t: _marker, ...properties } = section;
+    this.#accepted = properties;
   }
 
   statusMessage(status: JsonObject): Telemetry {

@@ -89,7 +89,14 @@ export class Relay implements AsyncDisposable {
     const downlink = new Downlink({ ...options, leaves, dialectOf });
     const forwarder = new Forwarder({ ...options, statusMessage: () => this.#statusMessage() });
     const cloudToDevice = new CloudToDevice({ ...options, leaves, downlink });
-    const apply = new TwinApply({ ...options, leaves, downlink, budget: this.#budget, maxComponentsPerLeaf });
+    const apply = new TwinApply({
+      ...options,
+      leaves,
+      downlink,
+      budget: this.#budget,
+      maxComponentsPerLeaf,
+      onGatewayReported: (section) => this.component.settle(section),
+    });
     const push = new ReportedPush({
       ...options,
       leaves,
@@ -213,7 +220,6 @@ export class Relay implements AsyncDisposable {
       link: (state) => {
         this.#linkUp = state === "up";
         this.#options.metrics.gauge("link_up", this.#linkUp ? 1 : 0);
-        if (this.#linkUp) this.component.unsettle();
         this.#forwarder.link(state);
         this.#sync.link(state);
         if (this.#linkUp) this.#push.ownChanged();

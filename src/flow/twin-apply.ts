@@ -50,6 +50,8 @@ export interface TwinApplyOptions {
   readonly log: Log;
   readonly maxComponentsPerLeaf: () => number;
   readonly onGatewayDesired: (section: JsonObject, version: number) => void;
+  /** What the hub has of the gateway's own reported properties. */
+  readonly onGatewayReported: (section: JsonObject) => void;
 }
 
 /** A push may take this long to show in a read: edgeHub sends to the cloud every 5 s at most [iothub-mqtt.md 12.2]. */
@@ -132,6 +134,8 @@ export class TwinApply {
       GATEWAY_COMPONENT,
     ]);
     for (const leaf of leaves) this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+    const own = reported[GATEWAY_COMPONENT];
+    this.#options.onGatewayReported(isJsonObject(own) ? own : {});
     return leaves;
   }
 
