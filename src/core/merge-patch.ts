@@ -50,19 +50,17 @@ export function applyPatch(target: JsonObject, patch: JsonObject): JsonObject {
     if (after !== before) changed.set(key, after);
   }
   if (changed.size === 0) return target;
-  const entries: [string, Json][] = [];
-  for (const [key, before] of Object.entries(target)) {
-    const after = changed.has(key) ? changed.get(key) : before;
-    if (after !== undefined) entries.push([key, after]);
-    changed.delete(key);
+  const result = new Map(Object.entries(target));
+  for (const [key, after] of changed) {
+    if (after === undefined) result.delete(key);
+    else result.set(key, after);
   }
-  for (const [key, after] of changed) if (after !== undefined) entries.push([key, after]);
-  return Object.fromEntries(entries);
+  return Object.fromEntries(result);
 }
 
 function merged(before: Json | undefined, patch: Json): Json | undefined {
   if (patch === null) return undefined;
-  if (isJsonObject(patch)) return applyPatch(before !== undefined && isJsonObject(before) ? before : NOTHING, patch);
+  if (isJsonObject(patch)) return applyPatch(isJsonObject(before) ? before : NOTHING, patch);
   return before !== undefined && deepEqual(before, patch) ? before : patch;
 }
 
@@ -87,7 +85,7 @@ function changeOf(before: Json, after: Json, equal: (a: Json, b: Json) => boolea
     const inside = diff(before, after, equal);
     return isEmpty(inside) ? undefined : inside;
   }
-  return before !== null && equal(before, after) ? undefined : after;
+  return equal(before, after) ? undefined : after;
 }
 
 /**

@@ -38,7 +38,7 @@ interface MetricsMemory extends EdgeHubFigures {
   /** Since when nothing has been sent although messages wait, and how many waited then. */
   readonly still: { readonly sinceMs: number; readonly backlog: number } | undefined;
   readonly stalled: boolean;
-  /** Messages were sent while these very counts said "offline": they do not tell. */
+  /** Messages were sent while these very counts stood: if they say "offline", they are wrong. */
   readonly countsDisproved: boolean;
 }
 
@@ -119,7 +119,7 @@ function nextMetrics(
   const { atMs, backlog, sentUpstream, offlineCount, onlineCount } = now;
   const figures = { atMs, backlog, sentUpstream, offlineCount, onlineCount };
   const countsStay = before?.onlineCount === onlineCount && before.offlineCount === offlineCount;
-  const countsDisproved = countsStay && (before.countsDisproved || (isOffline(now) && hasMoved(before, now)));
+  const countsDisproved = countsStay && (before.countsDisproved || hasMoved(before, now));
   if (backlog === 0) return { ...figures, still: undefined, stalled: false, countsDisproved };
   if (before?.still === undefined || before.sentUpstream !== sentUpstream) {
     return { ...figures, still: { sinceMs: atMs, backlog }, stalled: false, countsDisproved };

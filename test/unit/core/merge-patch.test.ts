@@ -199,6 +199,17 @@ describe("splitPatch", () => {
     expect(tooLarge).toEqual([]);
   });
 
+  test("fills a piece to the last byte", () => {
+    const full = { leaf1: { __t: "c", a: "x".repeat(20), b: 2 } };
+    expect(splitPatch({ leaf1: { ...full.leaf1, c: 3 } }, jsonBytes(full))).toEqual({
+      parts: [full, { leaf1: { __t: "c", c: 3 } }],
+      tooLarge: [],
+    });
+    const alone = { leaf1: { __t: "c", a: "x".repeat(20) } };
+    expect(splitPatch(full, jsonBytes(alone)).tooLarge).toEqual([]);
+    expect(splitPatch(full, jsonBytes(alone) - 1).tooLarge).toEqual(["leaf1/a"]);
+  });
+
   test("gives a component without marker none", () => {
     const patch = { leaf1: { a: "x".repeat(20), b: "y".repeat(20) } };
     expect(splitPatch(patch, 50).parts).toEqual([{ leaf1: { a: "x".repeat(20) } }, { leaf1: { b: "y".repeat(20) } }]);

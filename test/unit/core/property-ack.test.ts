@@ -72,6 +72,11 @@ describe("a desired change", () => {
     expect(Object.keys(trackDesired(first, { thermostat1: null }, components, 8, 200))).toEqual(["thermostat2/p"]);
   });
 
+  test("that removes a property forgets none whose name only begins alike", () => {
+    const first = trackDesired({}, { a: 1, ab: 2 }, components, 7, 100);
+    expect(Object.keys(trackDesired(first, { a: null }, components, 8, 200))).toEqual(["ab"]);
+  });
+
   test("knows a component by its marker before anybody else does", () => {
     expect(Object.keys(trackDesired({}, { other: { __t: "c", p: 1 } }, components, 7, 100))).toEqual(["other/p"]);
     expect(Object.keys(trackDesired({}, { other: { __t: "x", p: 1 } }, components, 7, 100))).toEqual(["other"]);

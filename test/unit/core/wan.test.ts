@@ -85,6 +85,15 @@ const TABLE: readonly Row[] = [
     ],
   ],
   [
+    "a stall stays one while messages grow too old in the queue",
+    [
+      [metrics(0, 2, 100), "online"],
+      [metrics(5, 7, 100), "away"],
+      [metrics(10, 1, 100), "away"],
+      [metrics(15, 1, 101), "online"],
+    ],
+  ],
+  [
     "messages that have only just come are no stall",
     [
       [metrics(0, 1, 100), "online"],
