@@ -14,8 +14,8 @@ export const MAX_TWIN_SECTION_BYTES = 32_768;
 export const GATEWAY_REPORTED_CEILING_BYTES = 31_744;
 /** The gateway warns from here, 80 % of a section. */
 export const SECTION_WARNING_BYTES = Math.floor(MAX_TWIN_SECTION_BYTES * 0.8);
-export const MAX_KEY_BYTES = 1_024;
-export const MAX_STRING_BYTES = 4_096;
+const MAX_KEY_BYTES = 1_024;
+const MAX_STRING_BYTES = 4_096;
 /** Levels of objects (and, at edgeHub, of arrays) below the root. A plain value may stand one level below the last of them. */
 export const MAX_DEPTH = 10;
 export const MIN_INTEGER = -4_503_599_627_370_496;
