@@ -6,7 +6,7 @@ import { pino } from "pino";
 import type { Clock, Log } from "../flow/ports.ts";
 import { redactFields, redactText } from "./redact.ts";
 
-export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 export type LogFormat = "json" | "iotedge";
 

@@ -18,7 +18,12 @@ export const METRICS = {
   leaf_connects_total: { type: "counter", help: "Connections that leaves have made" },
   leaf_refused_total: { type: "counter", help: "Connections that were refused", labels: ["reason"] },
   leaf_takeovers_total: { type: "counter", help: "Connections that a second one of the same leaf took over" },
-  leaf_closed_total: { type: "counter", help: "Connections that the gateway closed", labels: ["reason"] },
+  leaf_connections: { type: "gauge", help: "Connections, also those that have not said who they are" },
+  leaf_connects_delayed_total: {
+    type: "counter",
+    help: "CONNACKs held back because two programs fight over an id or one sends too much",
+  },
+  leaf_tokens_expired_total: { type: "counter", help: "Connections closed at the end of their token's life" },
   frames_refused_total: { type: "counter", help: "Frames of leaves that were not taken", labels: ["reason"] },
 
   // telemetry
@@ -74,7 +79,11 @@ export const METRICS = {
   store_outbox_bytes: { type: "gauge", help: "Size of the telemetry messages that wait on disk" },
 
   // the gateway itself
-  certificate_days_left: { type: "gauge", help: "Days until the server certificate for leaves expires" },
+  certificate_days_left: {
+    type: "gauge",
+    help: "Days until a server certificate for leaves expires",
+    labels: ["server_name"],
+  },
   config_problems_total: { type: "counter", help: "Desired configuration values that were refused" },
   defects_total: { type: "counter", help: "Broken invariants: each is a bug of the gateway" },
 } as const satisfies Readonly<Record<string, MetricDeclaration>>;

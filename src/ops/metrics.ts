@@ -4,7 +4,7 @@ import { GatewayError } from "../core/errors.ts";
 import type { Labels, Metrics } from "../flow/ports.ts";
 import { METRICS, type MetricDeclaration } from "./metric-table.ts";
 
-export const METRICS_PREFIX = "pnp_gateway_";
+const METRICS_PREFIX = "pnp_gateway_";
 
 export interface MetricsRegistry extends Metrics {
   readonly contentType: string;

@@ -119,7 +119,7 @@ function seqBytes(seq: number): Buffer {
 const HEAD_BYTES = 5;
 
 /** Wraps a body for `key` with version and checksum. */
-export function seal(key: Buffer, body: Buffer): Buffer {
+function seal(key: Buffer, body: Buffer): Buffer {
   const sealed = Buffer.concat([Buffer.alloc(HEAD_BYTES), body]);
   sealed[0] = FORMAT_VERSION;
   sealed.writeUInt32BE(checksum(key, FORMAT_VERSION, body), 1);

@@ -55,10 +55,13 @@ async function prepare(context: StoreContext, level: Level, isSalvaged: boolean)
   }
 }
 
-/** Bytes of all files of the folder. */
+/** Bytes of all files of the folder. LevelDB may remove some meanwhile. */
 export async function folderBytes(folder: string): Promise<number> {
   let bytes = 0;
-  for (const name of await readdir(folder)) bytes += (await stat(join(folder, name))).size;
+  for (const name of await readdir(folder)) {
+    const found = await stat(join(folder, name)).catch(() => undefined);
+    bytes += found?.size ?? 0;
+  }
   return bytes;
 }
 

@@ -4,6 +4,8 @@ import { describe, expect, test } from "vitest";
 import type { OutboxEntry } from "../../src/core/message.ts";
 import { entryBytes } from "../../src/core/outbox.ts";
 import type { Store, Write } from "../../src/flow/ports.ts";
+import { FaultyStore } from "../support/faulty-store.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { emptyDisk, MemoryStore } from "../support/memory-store.ts";
 import {
   append,
@@ -27,9 +29,16 @@ async function memoryRig(): Promise<StoreRig> {
   return { open: async () => new MemoryStore(disk), [Symbol.asyncDispose]: async () => undefined };
 }
 
+async function faultyRig(): Promise<StoreRig> {
+  const disk = emptyDisk();
+  const open = async () => new FaultyStore(new MemoryStore(disk), new ManualClock(), () => "none");
+  return { open, [Symbol.asyncDispose]: async () => undefined };
+}
+
 describe.each([
   { name: "LevelDB store", create: (): Promise<StoreRig> => LevelRig.create(), runs: 30 },
   { name: "memory store", create: memoryRig, runs: 300 },
+  { name: "faulty store without misfortune", create: faultyRig, runs: 100 },
 ])("$name", ({ create, runs }) => {
   /** Performs `before`, starts the store again, performs `after`. */
   async function acrossRestart(before: (store: Store) => Promise<void>, after: (store: Store) => Promise<void>) {

@@ -102,7 +102,9 @@ export class FaultyStore implements Store {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#isCrashed) await this.#inner[Symbol.asyncDispose]();
+    if (this.#isCrashed) return;
+    await this.#before;
+    await this.#inner[Symbol.asyncDispose]();
   }
 }
 

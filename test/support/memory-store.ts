@@ -31,19 +31,6 @@ export function emptyDisk(): MemoryDisk {
   };
 }
 
-/** Values are readonly, so a copy of the maps is a copy of the disk. */
-export function copyDisk(disk: MemoryDisk): MemoryDisk {
-  return {
-    leaves: new Map(disk.leaves),
-    outbox: new Map(disk.outbox),
-    retained: new Map(disk.retained),
-    setAside: new Map(disk.setAside),
-    cloudToDevice: new Map(disk.cloudToDevice),
-    meta: new Map(disk.meta),
-    lastSeq: disk.lastSeq,
-  };
-}
-
 export class MemoryStore implements Store {
   readonly disk: MemoryDisk;
   #isClosed = false;
