@@ -31,13 +31,22 @@ const KEYS = {
   // naming
   modelId: { schema: z.string().startsWith("dtmi:").max(128), value: "dtmi:iotedgePnpGateway:Gateway;1", live: false },
   aliases: {
-    schema: z.record(
-      z.string(),
-      z
-        .string()
-        .regex(/^[a-zA-Z](?:[a-zA-Z0-9_]*[a-zA-Z0-9])?$/)
-        .max(40),
-    ),
+    schema: z
+      .record(
+        z.string(),
+        z
+          .string()
+          .regex(/^[a-zA-Z](?:[a-zA-Z0-9_]*[a-zA-Z0-9])?$/)
+          .max(40)
+          .refine(
+            (name) => !name.includes("__") && name !== "gateway",
+            "__ separates and `gateway` is the gateway's own",
+          ),
+      )
+      .refine(
+        (aliases) => new Set(Object.values(aliases)).size === Object.keys(aliases).length,
+        "two leaves have one alias",
+      ),
     value: {},
     live: false,
   },

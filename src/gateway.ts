@@ -147,6 +147,10 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
       const applied = applyDesiredConfig(base, section, version);
       config = applied.config;
       rawLog.setLevel(config.logLevel);
+      for (const problem of applied.problems) {
+        metrics.count("config_problems_total");
+        log.warn({ problem }, "a desired configuration value was refused");
+      }
       relay.report(applied.report);
     },
   });

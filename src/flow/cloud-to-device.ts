@@ -3,6 +3,7 @@
  * a time to live, removed at the leaf's PUBACK). Invariant: a message that was called queued is on disk.
  */
 import type { LeafId, Telemetry } from "../core/message.ts";
+import { entryBytes } from "../core/outbox.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, CloudToDeviceEntry, Log, Metrics, Store, Write } from "./ports.ts";
@@ -51,8 +52,7 @@ export class CloudToDevice {
   /** Resolves when the message is on disk, or says why it is not. */
   async send(leaf: Leaf, message: Telemetry, ttlSecs: number): Promise<Queued> {
     const { clock, metrics, store } = this.#options;
-    if (message.payload.length > MAX_MESSAGE_BYTES)
-      return { kind: "refused", status: 413, reason: "larger than 64 KB" };
+    if (entryBytes(message) > MAX_MESSAGE_BYTES) return { kind: "refused", status: 413, reason: "larger than 64 KB" };
     if (this.queued(leaf.id) >= MAX_QUEUED)
       return { kind: "refused", status: 429, reason: `${MAX_QUEUED} messages wait for this leaf already` };
     const entry = { leafId: leaf.id, seq: ++this.#lastSeq, message, expiresMs: clock.steady() + ttlSecs * 1000 };

@@ -22,7 +22,8 @@ export interface QueueSettings extends SpoolSettings {
 /** How long an entry that finds no safe place is held before its leaf is told, beyond the spill time [aedes.md 4]. */
 const HOLD_MS = 5_000;
 const TICK_MS = 50;
-const LOAD_ENTRIES = 500;
+/** Of 256 KB each at the most. */
+const LOAD_ENTRIES = 100;
 const RETRY_READ_MS = 1_000;
 
 export interface QueueOptions {
@@ -63,6 +64,7 @@ export class DurableQueue {
         this.#loadIfLow();
         options.available();
       },
+      isBeingSent: (entry) => [...this.#taken].some((live) => live.entry.seq === entry.seq),
       evicted: (entry) => this.#evicted(entry),
     });
   }
@@ -233,15 +235,10 @@ export class DurableQueue {
     this.#spool.remove(live, false);
   }
 
-  #evicted(entry: OutboxEntry): boolean {
-    for (const live of this.#taken) if (live.entry.seq === entry.seq) return false;
-    for (const live of this.#queue) {
-      if (live.entry.seq !== entry.seq) continue;
-      live.settled = true;
-      break;
-    }
+  #evicted(entry: OutboxEntry): void {
+    const inMemory = this.#queue.find((live) => live.entry.seq === entry.seq);
+    if (inMemory !== undefined) inMemory.settled = true;
     this.#countDropped(entry, "evicted");
-    return true;
   }
 
   #countDropped(entry: OutboxEntry, reason: string): void {

@@ -4,6 +4,7 @@
  * since edgeHub answers one connection's packets one after the other).
  */
 import type { LeafId, OutboxEntry, Telemetry } from "../core/message.ts";
+import { afterFailure } from "../core/outbox.ts";
 import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
 import type { Clock, Log, Metrics, Outcome, Store, Upstream, Write } from "./ports.ts";
 import type { Live, Safe } from "./spool.ts";
@@ -14,8 +15,8 @@ export interface ForwarderSettings extends QueueSettings {
 
 /** More buys nothing from edgeHub, only latency and duplicates [azure-iot-device.md 10]. */
 const WINDOW = 16;
-/** Sends of one message alone that break the link although the status message before it passed: it is the message. */
-const POISON_FAILURES = 3;
+/** From so many failures on a message is sent alone, so that a bad one shows itself and does not drag others along. */
+const ALONE_FROM_FAILURES = 2;
 const RETRY_AFTER_MS = 1_000;
 const SWEEP_MS = 10_000;
 export const TELEMETRY_OUTPUT = "telemetry";
@@ -140,12 +141,11 @@ export class Forwarder {
 
   #pump(): void {
     while (this.#linkUp && !this.#paused && !this.#blocked && this.#window.size < WINDOW) {
-      // What failed before is sent alone, so that one bad message shows itself and does not drag others along.
       const [first] = this.#window;
-      if (first !== undefined && first.failures > 0) return;
+      if (first !== undefined && first.failures >= ALONE_FROM_FAILURES) return;
       const live = this.#queue.take();
       if (live === undefined) return;
-      if (live.failures > 0 && this.#window.size > 0) {
+      if (live.failures >= ALONE_FROM_FAILURES && this.#window.size > 0) {
         this.#queue.giveBack([live]);
         return;
       }
@@ -182,8 +182,7 @@ export class Forwarder {
 
   async #failed(live: Live, outcome: Outcome & { kind: "failed" }): Promise<void> {
     live.failures += 1;
-    const isPoison = outcome.fault.kind === "rejected" || (live.failures >= POISON_FAILURES && this.#linkProven);
-    if (isPoison) {
+    if (afterFailure(live.failures, this.#linkProven, outcome.fault) === "set-aside") {
       try {
         await this.#queue.setAside(live, outcome.fault.reason);
         return;

@@ -137,8 +137,8 @@ export interface WanWatch extends AsyncDisposable {
 
 export interface WanHandler {
   wan(state: WanState): void;
-  /** Another edgeHub process than before (its `instance_number` changed). */
-  edgeHubRestarted(): void;
+  /** The edgeHub process that is there (its `instance_number`): at first sight, and whenever it is another one. */
+  edgeHubInstance(instance: string): void;
   /** Messages that edgeHub holds for the cloud. */
   backlog(messages: number): void;
 }

@@ -3,7 +3,7 @@
  * Knows no adapter, so that tests can put a memory store, a fake upstream and a manual clock around the same relay.
  */
 import type { LeafRecord } from "../core/leaf.ts";
-import type { Json, JsonObject, Telemetry } from "../core/message.ts";
+import type { JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
 import { dialectNamed } from "../translate/dialects.ts";
 import { iothub } from "../translate/iothub.ts";
@@ -14,18 +14,8 @@ import { Downlink } from "./downlink.ts";
 import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
 import { GatewayComponent } from "./gateway-component.ts";
 import { type Leaf, Leaves, type Naming } from "./leaves.ts";
-import type {
-  Clock,
-  CommandAnswer,
-  Downstream,
-  HubHandler,
-  Log,
-  Metrics,
-  Store,
-  Upstream,
-  WanHandler,
-  WanWatch,
-} from "./ports.ts";
+import { MachineMemory } from "./machine-memory.ts";
+import type { Clock, Downstream, HubHandler, Log, Metrics, Store, Upstream, WanHandler, WanWatch } from "./ports.ts";
 import { RelayReport } from "./relay-report.ts";
 import { ReportedIntake } from "./reported-intake.ts";
 import { ReportedPush } from "./reported-push.ts";
@@ -77,6 +67,7 @@ export class Relay implements AsyncDisposable {
   readonly #budget: ReportedBudget;
   readonly component: GatewayComponent;
   readonly #report: RelayReport;
+  readonly #machine: MachineMemory;
   #linkUp = false;
 
   constructor(options: RelayOptions) {
@@ -102,6 +93,7 @@ export class Relay implements AsyncDisposable {
       leaves,
       send: (patch) => options.upstream.patchReported(patch),
       intervalMs: () => settings().reportedIntervalMs,
+      removed: () => this.#sync.compareLater(),
       own: { owed: () => this.component.owed(), accepted: () => this.component.accepted() },
     });
     const reported = new ReportedIntake({
@@ -148,6 +140,7 @@ export class Relay implements AsyncDisposable {
       synchronised: () => uplink.synchronised(),
     });
     this.#report = new RelayReport({ ...options, leaves, forwarder, push, apply, budget: this.#budget });
+    this.#machine = new MachineMemory(options);
     this.#leaves = leaves;
     this.#forwarder = forwarder;
     this.#push = push;
@@ -163,17 +156,19 @@ export class Relay implements AsyncDisposable {
     await this.#leaves.load();
     await this.#apply.load();
     await this.#cloudToDevice.load();
-    await this.#forwarder.start(await this.#bootChanged());
+    await this.#machine.boot((isAnother) => this.#forwarder.start(isAnother));
     for (const leaf of this.#leaves.all()) this.#push.changed(leaf);
     this.#sync.start();
     await wan.open(this.#wanHandler());
     await upstream.open(this.#hubHandler());
     await downstream.listen(this.#uplink);
+    this.#machine.start();
   }
 
   /** Leaves first, so that nothing new comes in; then what is under way is written down. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { downstream, upstream, wan } = this.#options;
+    this.#machine.stop();
     this.#uplink.close();
     await downstream[Symbol.asyncDispose]();
     await this.#push.close();
@@ -183,6 +178,7 @@ export class Relay implements AsyncDisposable {
     await wan[Symbol.asyncDispose]();
     await Promise.all([...this.#leaves.all()].map((leaf) => leaf.lane.idle()));
     await this.#leaves.saveVolatile();
+    await this.#machine.noteTime();
   }
 
   get linkUp(): boolean {
@@ -220,19 +216,16 @@ export class Relay implements AsyncDisposable {
       link: (state) => {
         this.#linkUp = state === "up";
         this.#options.metrics.gauge("link_up", this.#linkUp ? 1 : 0);
+        this.#options.metrics.count("link_changes_total", { state });
         this.#forwarder.link(state);
         this.#sync.link(state);
         if (this.#linkUp) this.#push.ownChanged();
       },
       renewed: () => this.#sync.renewed(),
       desired: (patch, version) => this.#sync.desired(patch, version),
-      command: (name, payload, signal) => this.#command(name, payload, signal),
+      command: (name, payload, signal) => this.#commands.run(name, payload, signal),
       input: (name, message) => this.#input(name, message),
     };
-  }
-
-  #command(name: string, payload: Json, signal: AbortSignal): Promise<CommandAnswer> {
-    return this.#commands.run(name, payload, signal);
   }
 
   async #input(name: string, message: Telemetry): Promise<void> {
@@ -267,13 +260,16 @@ export class Relay implements AsyncDisposable {
         log.info({ state }, "the way to the cloud");
         this.#sync.wan(state);
       },
-      edgeHubRestarted: () => {
-        this.#forwarder
-          .edgeHubRestarted()
+      edgeHubInstance: (instance) => {
+        const changed = async (): Promise<void> => {
+          await this.#forwarder.edgeHubRestarted();
+          this.#sync.requestRead();
+        };
+        this.#machine
+          .edgeHub(instance, changed)
           .catch((error: unknown) =>
             log.error({ error: String(error) }, "the resend after a restart of edgeHub failed"),
           );
-        this.#sync.requestRead();
       },
       backlog: (messages) => {
         metrics.gauge("edgehub_backlog_messages", messages);
@@ -289,15 +285,6 @@ export class Relay implements AsyncDisposable {
       leavesConnected: leavesConnected ?? 0,
       outboxEntries: outboxEntries ?? 0,
     });
-  }
-
-  /** Another boot than the one that retained entries were sent under: a power cut may have taken what edgeHub had not synced. */
-  async #bootChanged(): Promise<boolean> {
-    const { bootId, store } = this.#options;
-    const before = await store.meta("boot-id");
-    if (bootId === undefined || before === bootId) return false;
-    await store.commit([{ kind: "meta", key: "boot-id", value: bootId }]);
-    return before !== undefined;
   }
 
   // ---------------------------------------------------------------- life of a leaf

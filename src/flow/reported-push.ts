@@ -25,6 +25,8 @@ export interface ReportedPushOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly intervalMs: () => number;
+  /** edgeHub has taken the removal of an object. */
+  readonly removed: () => void;
   /** The gateway's own component, pushed along with the leaves; undefined when nothing is owed. */
   readonly own: { owed(): JsonObject | undefined; accepted(patch: JsonObject): void };
 }
@@ -169,6 +171,7 @@ export class ReportedPush {
     }
     for (const [leaf, slice] of perLeaf) {
       await leaf.lane.run(() => {
+        if (removesObject(leaf.record.accepted, slice)) this.#options.removed();
         leaf.record = acceptPatch(leaf.record, slice);
         leaf.pushedMs = this.#options.clock.steady();
       });
@@ -242,4 +245,12 @@ function pick(part: JsonObject, paths: readonly Path[]): JsonObject {
     };
   }
   return picked;
+}
+
+function removesObject(accepted: JsonObject, patch: JsonObject): boolean {
+  return Object.entries(patch).some(([key, value]) => {
+    const before = Object.hasOwn(accepted, key) ? accepted[key] : undefined;
+    if (!isJsonObject(before)) return false;
+    return value === null || (isJsonObject(value) && removesObject(before, value));
+  });
 }

@@ -30,7 +30,7 @@ const GROUP_BYTES = 256 * 1024;
 const SETTLE_ENTRIES = 500;
 const SETTLE_AFTER_MS = 1_000;
 const RETRY_COMMIT_MS = 1_000;
-const EVICT_ENTRIES = 500;
+const EVICT_ENTRIES = 100;
 
 export interface SpoolOptions {
   readonly store: Store;
@@ -39,8 +39,10 @@ export interface SpoolOptions {
   readonly log: Log;
   readonly settings: () => SpoolSettings;
   readonly stored: (live: Live) => void;
-  /** Entries that were evicted to make room; those that are being sent are spared (false). */
-  readonly evicted: (entry: OutboxEntry) => boolean;
+  /** Such an entry is not evicted. */
+  readonly isBeingSent: (entry: OutboxEntry) => boolean;
+  /** Given up to make room, by the operator's wish. */
+  readonly evicted: (entry: OutboxEntry) => void;
 }
 
 export class Spool {
@@ -161,35 +163,46 @@ export class Spool {
   }
 
   async #makeRoom(live: Live, writes: Write[]): Promise<boolean> {
-    const room = {
-      bytes: this.#bytes,
-      entries: this.#entries,
-      leafBytes: this.#leafBytes.get(live.entry.leafId) ?? 0,
-      leaves: this.#leafBytes.size,
-    };
-    const verdict = admit(room, live.bytes, this.#options.settings());
+    const leafBytes = this.#leafBytes.get(live.entry.leafId) ?? 0;
+    const verdict = admit({ bytes: this.#bytes, leafBytes }, live.bytes, this.#options.settings());
     switch (verdict.kind) {
       case "admit":
         return true;
       case "refuse":
         return false;
       case "evict":
-        return this.#evict(verdict.bytesToFree, writes);
+        return this.#evict(verdict.bytesToFree, verdict.whose === "own" ? live.entry.leafId : undefined, writes);
     }
   }
 
-  async #evict(bytesToFree: number, writes: Write[]): Promise<boolean> {
-    let freed = 0;
+  /** All that is needed, or nothing: room that is made for nobody would be telemetry lost for nothing. */
+  async #evict(bytesToFree: number, ofLeaf: LeafId | undefined, writes: Write[]): Promise<boolean> {
     const already = new Set(writes.map((write) => (write.kind === "settle" ? write.seq : -1)));
-    for (const entry of await this.#options.store.outbox(0, EVICT_ENTRIES)) {
+    const chosen: OutboxEntry[] = [];
+    let freed = 0;
+    for await (const entry of this.#oldest()) {
       if (freed >= bytesToFree) break;
-      if (already.has(entry.seq) || !this.#options.evicted(entry)) continue;
-      const bytes = entryBytes(entry.message);
-      freed += bytes;
-      this.#account(entry.leafId, -bytes);
-      writes.push({ kind: "settle", seq: entry.seq, retain: undefined });
+      if (already.has(entry.seq) || this.#options.isBeingSent(entry)) continue;
+      if (ofLeaf !== undefined && entry.leafId !== ofLeaf) continue;
+      freed += entryBytes(entry.message);
+      chosen.push(entry);
     }
-    return freed >= bytesToFree;
+    if (freed < bytesToFree) return false;
+    for (const entry of chosen) {
+      this.#account(entry.leafId, -entryBytes(entry.message));
+      writes.push({ kind: "settle", seq: entry.seq, retain: undefined });
+      this.#options.evicted(entry);
+    }
+    return true;
+  }
+
+  async *#oldest(): AsyncGenerator<OutboxEntry> {
+    for (let after = 0; ; ) {
+      const page = await this.#options.store.outbox(after, EVICT_ENTRIES);
+      yield* page;
+      if (page.length < EVICT_ENTRIES) return;
+      after = page.at(-1)?.seq ?? after;
+    }
   }
 
   async #flushSettles(): Promise<void> {

@@ -61,6 +61,8 @@ const MAX_RESENDS = 5;
 
 export interface ReadContext {
   readonly fromCloud: boolean;
+  /** Answered from edgeHub's store, as far as can be told: after a power cut that store may be behind what it once said. */
+  readonly mayBeOld: boolean;
   readonly startedMs: number;
 }
 
@@ -119,6 +121,7 @@ export class TwinApply {
   ): Promise<readonly Leaf[] | undefined> {
     const judgement = judgeRead(this.#known?.version, version);
     if (judgement === "unknown" || version === undefined) return undefined;
+    if (judgement === "recreated" && context.mayBeOld) return undefined;
     const leaves = [...this.#options.leaves.all()];
     if (judgement === "recreated")
       this.#options.log.warn({ version, known: this.#known?.version }, "the module twin was made anew");

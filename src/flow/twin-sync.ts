@@ -28,6 +28,8 @@ export interface TwinSyncOptions {
 const READ_RETRY_MS = 5_000;
 /** After a push the cloud's twin is compared again once edgeHub must have sent it. */
 const SETTLE_READ_MS = 20_000;
+/** A read that took so long was answered from edgeHub's store [iothub-mqtt.md 12.2: 20 to 50 s]. */
+const SLOW_READ_MS = 15_000;
 
 interface Held {
   readonly patch: JsonObject;
@@ -45,6 +47,8 @@ export class TwinSync {
   /** Desired patches are taken in one after the other. */
   #serial: Promise<void> = Promise.resolve();
   #settleReadPlanned = false;
+  /** On this link: what the first read makes us push is compared once. */
+  #hasCompared = false;
 
   constructor(options: TwinSyncOptions) {
     this.#options = options;
@@ -66,7 +70,7 @@ export class TwinSync {
       this.#options.push.suspend().catch(() => undefined);
       return;
     }
-    this.#settleReadPlanned = false;
+    this.#hasCompared = false;
     if (this.#mayRead()) this.#want();
     else this.#options.push.resume();
   }
@@ -105,6 +109,8 @@ export class TwinSync {
     metrics.count("desired_patches_total", { verdict });
     switch (verdict) {
       case "stale":
+        // A live patch with an old number: the module twin may have been made anew.
+        if (version < (apply.known?.version ?? 0)) this.#want();
         return;
       case "gap":
         log.info({ version, known: apply.known?.version }, "desired changes were missed, the twin is read");
@@ -178,7 +184,8 @@ export class TwinSync {
     const readsAfter = readsBefore === undefined ? undefined : await wan.cloudReads();
     const fromCloud = readsBefore !== undefined && readsAfter !== undefined && readsAfter > readsBefore;
     const { desired, desiredVersion, reported } = read.twin;
-    const leaves = await apply.read(desired, desiredVersion, reported, { fromCloud, startedMs });
+    const mayBeOld = !fromCloud && (this.#wan === "away" || read.tookMs > SLOW_READ_MS);
+    const leaves = await apply.read(desired, desiredVersion, reported, { fromCloud, mayBeOld, startedMs });
     if (leaves === undefined) {
       log.warn({}, "edgeHub knows nothing of the module twin yet");
       return false;
@@ -187,15 +194,27 @@ export class TwinSync {
     synchronised();
     for (const leaf of leaves) push.changed(leaf);
     push.ownChanged();
-    this.#planSettleRead();
+    if (!this.#hasCompared) this.#planSettleRead();
+    this.#hasCompared = true;
     return true;
   }
 
-  /** Once per link: what was pushed after the read is compared with the cloud when edgeHub must have sent it. */
+  /** An object was removed: if another takes its place soon, edgeHub may lose the removal on its way to the cloud. */
+  compareLater(): void {
+    this.#planSettleRead();
+  }
+
+  /** What was pushed after the read is compared with the cloud when edgeHub must have sent it. */
   #planSettleRead(): void {
     if (this.#settleReadPlanned) return;
     this.#settleReadPlanned = true;
-    this.#wantLater(SETTLE_READ_MS);
+    this.#options.clock.sleep(SETTLE_READ_MS, this.#stopping.signal).then(
+      () => {
+        this.#settleReadPlanned = false;
+        this.#want();
+      },
+      () => undefined,
+    );
   }
 
   #wantLater(ms: number): void {

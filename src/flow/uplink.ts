@@ -184,7 +184,10 @@ export class Uplink implements LeafHandler {
     metrics.count("telemetry_received_total");
     const component = telemetry.system["sub"];
     if (component !== undefined && !(await this.#knowsComponent(leaf, component))) {
-      return { kind: "close", reason: `component ${component.slice(0, 64)} is one too many` };
+      return {
+        kind: "close",
+        reason: `component ${component.slice(0, 64)} cannot be one of this leaf (too many, or no name for a component)`,
+      };
     }
     const stamp = {
       messageId: newMessageId(),
@@ -209,7 +212,7 @@ export class Uplink implements LeafHandler {
     const { leaves, settings } = this.#options;
     const { naming, refused } = learnComponents(record, [component], leaves.sha256Hex, settings().maxComponentsPerLeaf);
     if (refused.length > 0) {
-      this.#refused(leaf, "too-many-components", component.slice(0, 64));
+      this.#refused(leaf, "component", component.slice(0, 64));
       return false;
     }
     await leaves.save(leaf, { ...record, components: naming.components });

@@ -134,9 +134,8 @@ class EdgeHubWanWatch implements WanWatch {
     this.#observe({ kind: "metrics", atMs: this.#options.clock.steady(), ...figures });
     this.#tell((handler) => handler.backlog(figures.backlog));
     if (instance === undefined || instance === this.#instance) return;
-    const restarted = this.#instance !== undefined;
     this.#instance = instance;
-    if (restarted) this.#tell((handler) => handler.edgeHubRestarted());
+    this.#tell((handler) => handler.edgeHubInstance(instance));
   }
 
   #observe(observation: WanObservation): void {

@@ -9,13 +9,13 @@ const MODULE = { deviceId: "edge1", moduleId: "gw" };
 class RecordingWan implements WanHandler {
   readonly states: WanState[] = [];
   readonly backlogs: number[] = [];
-  restarts = 0;
+  readonly instances: string[] = [];
 
   wan(state: WanState): void {
     this.states.push(state);
   }
-  edgeHubRestarted(): void {
-    this.restarts += 1;
+  edgeHubInstance(instance: string): void {
+    this.instances.push(instance);
   }
   backlog(messages: number): void {
     this.backlogs.push(messages);
@@ -84,10 +84,10 @@ describe("WanWatch", () => {
     await rig.devHub.killEdge("keep");
     await until("the missing page", () => log.lines.some(({ level }) => level === "warn"));
     await rig.devHub.startEdge();
-    await until("the restart", () => heard.restarts > 0);
+    await until("the restart", () => heard.instances.length > 1);
     const looks = heard.backlogs.length;
     await until("more looks", () => heard.backlogs.length > looks + 3);
-    expect(heard.restarts).toBe(1);
+    expect(new Set(heard.instances).size).toBe(2);
   });
 
   it("proves by a counter that a read came from the cloud", async () => {
