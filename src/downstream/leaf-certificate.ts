@@ -1,0 +1,65 @@
+/** Client certificates: whose it is and who says so. TLS has proved that the leaf holds the key, and nothing else. */
+import { X509Certificate } from "node:crypto";
+
+export type CertificateCheck = { readonly kind: "accepted" } | { readonly kind: "refused"; readonly reason: string };
+
+export interface CertificateRules {
+  /** SHA-1 or SHA-256 in hex, colons allowed; a leaf with thumbprints needs no authority. */
+  readonly thumbprints: readonly string[];
+  /** Each of them is trusted by itself: an intermediate one needs no root beside it. */
+  readonly authorities: readonly X509Certificate[];
+}
+
+/** Dates count either way. By authority the subject has exactly one common name, the leaf's id to the letter. */
+export function checkLeafCertificate(
+  der: Uint8Array,
+  leafId: string,
+  { thumbprints, authorities }: CertificateRules,
+  nowMs: number,
+): CertificateCheck {
+  const certificate = parseCertificate(der);
+  if (certificate === undefined) return refused("the client certificate cannot be read");
+  if (!isInTime(certificate, nowMs)) return refused("the client certificate is expired, or not valid yet");
+  const known = new Set(thumbprints.map(plainHex));
+  if (known.has(plainHex(certificate.fingerprint)) || known.has(plainHex(certificate.fingerprint256)))
+    return { kind: "accepted" };
+  if (thumbprints.length > 0) return refused("the client certificate has none of the leaf's thumbprints");
+  const issuer = authorities.find((authority) => isIssuedBy(certificate, authority));
+  if (issuer === undefined) return refused("no known authority has issued the client certificate");
+  if (!isInTime(issuer, nowMs)) return refused("the authority's certificate is expired, or not valid yet");
+  if (commonName(certificate) !== leafId) return refused("the client certificate's common name is not the leaf's id");
+  return { kind: "accepted" };
+}
+
+function refused(reason: string): CertificateCheck {
+  return { kind: "refused", reason };
+}
+
+function parseCertificate(der: Uint8Array): X509Certificate | undefined {
+  try {
+    return new X509Certificate(der);
+  } catch {
+    return undefined;
+  }
+}
+
+function isInTime({ validFrom, validTo }: X509Certificate, nowMs: number): boolean {
+  return Date.parse(validFrom) <= nowMs && nowMs <= Date.parse(validTo);
+}
+
+function isIssuedBy(certificate: X509Certificate, authority: X509Certificate): boolean {
+  try {
+    return authority.ca && certificate.checkIssued(authority) && certificate.verify(authority.publicKey);
+  } catch {
+    return false; // a key of a kind that OpenSSL does not know
+  }
+}
+
+function commonName(certificate: X509Certificate): unknown {
+  // A list when there are several: then it is nobody's.
+  return certificate.toLegacyObject().subject.CN;
+}
+
+function plainHex(thumbprint: string): string {
+  return thumbprint.replaceAll(/[\s:]/g, "").toLowerCase();
+}

@@ -1,0 +1,129 @@
+/** What one leaf may cost, and the arithmetic of rates and of waiting. Pure: the time is an argument. */
+
+/** From outside: the keys of the configuration, and a few that are fixed. */
+export interface LeafLimits {
+  /** Above it a leaf gets CONNACK 3; listeners close sockets only well above it. */
+  readonly maxConnections: number;
+  readonly maxConnectionsPerAddress: number;
+  readonly maxSubscriptions: number;
+  /** Frames of one leaf that are not yet at their safe place; reading stops there. */
+  readonly maxHeld: number;
+  readonly maxMessagesPerSec: number;
+  readonly maxBytesPerSec: number;
+  readonly connectTimeoutMs: number;
+  readonly tlsHandshakeTimeoutMs: number;
+  /** Deliveries to one leaf that are not done; one more closes its connection. */
+  readonly maxDeliveries: number;
+  /** Bytes that wait for a leaf to read; more close its connection. */
+  readonly maxUnreadBytes: number;
+}
+
+export const DEFAULT_LIMITS: LeafLimits = {
+  maxConnections: 2_000,
+  maxConnectionsPerAddress: 2_000,
+  maxSubscriptions: 20,
+  maxHeld: 32,
+  maxMessagesPerSec: 200,
+  maxBytesPerSec: 2_097_152,
+  connectTimeoutMs: 30_000,
+  tlsHandshakeTimeoutMs: 20_000,
+  maxDeliveries: 128,
+  maxUnreadBytes: 1_048_576,
+};
+
+/** edgeHub's `MaxInboundMessageSize`; IoT Hub's 256 KB with everything in it. */
+export const MAX_PUBLISH_BYTES = 262_144;
+/** CONNECT, SUBSCRIBE and all other packets. A CONNECT carries a token and perhaps a will, hardly 2 KB. */
+export const MAX_CONTROL_BYTES = 8_192;
+/** IoT Hub drops a silent connection after 1.5 times its keep-alive, but at most after 1,767 s [iothub-mqtt.md 1.6]. */
+export const MAX_KEEP_ALIVE_SECS = 1_178;
+/** A telemetry topic has five levels, a method answer four; more can only be meant badly. */
+export const MAX_TOPIC_LEVELS = 32;
+/** With nothing reaching its safe place for so long there is no hope for this connection: flow answers within about 5 s. */
+export const HELD_TIMEOUT_MS = 10_000;
+/** A leaf that is slowed down for so long without a rest is closed, so that somebody notices. */
+export const MAX_THROTTLED_MS = 30_000;
+/** A leaf that pings (which never waits) its way into a debt of so many seconds is closed. */
+export const MAX_DEBT_MS = 10_000;
+
+/** A bucket that may go into debt: a cost is paid at once and waited for afterwards, so that no packet is too big for it. */
+export class TokenBucket {
+  readonly #perSec: number;
+  #tokens: number;
+  #atMs: number;
+
+  /** Starts full; holds two seconds' worth. */
+  constructor(perSec: number, nowMs: number) {
+    this.#perSec = perSec;
+    this.#tokens = 2 * perSec;
+    this.#atMs = nowMs;
+  }
+
+  take(cost: number, nowMs: number): void {
+    this.#refill(nowMs);
+    this.#tokens -= cost;
+  }
+
+  /** Until the debt is paid; 0 when there is none. */
+  waitMs(nowMs: number): number {
+    this.#refill(nowMs);
+    return this.#tokens >= 0 ? 0 : Math.ceil((-this.#tokens * 1000) / this.#perSec);
+  }
+
+  isFull(nowMs: number): boolean {
+    this.#refill(nowMs);
+    return this.#tokens >= 2 * this.#perSec;
+  }
+
+  #refill(nowMs: number): void {
+    const gained = (Math.max(0, nowMs - this.#atMs) * this.#perSec) / 1000;
+    this.#tokens = Math.min(2 * this.#perSec, this.#tokens + gained);
+    this.#atMs = nowMs;
+  }
+}
+
+export interface SlowdownOptions {
+  /** Strikes in a row that cost nothing. */
+  readonly free: number;
+}
+
+const FIRST_DELAY_MS = 1_000;
+const LONGEST_DELAY_MS = 30_000;
+const QUIET_MS = 120_000;
+const SWEEP_ABOVE = 256;
+
+/**
+ * Who came back too fast waits: 1 s, doubling to 30 s, forgotten after two quiet minutes. A late CONNACK is the only brake that
+ * no SDK misreads: a refusal parks some of them for ever [iothub-mqtt.md 1.5, 1.7].
+ */
+export class Slowdown {
+  readonly #free: number;
+  readonly #strikes = new Map<string, { readonly count: number; readonly untilMs: number }>();
+
+  constructor({ free }: SlowdownOptions) {
+    this.#free = free;
+  }
+
+  /** Entries kept; bounded by who was struck within the last two minutes. */
+  get size(): number {
+    return this.#strikes.size;
+  }
+
+  strike(who: string, nowMs: number): void {
+    if (this.#strikes.size > SWEEP_ABOVE) this.#sweep(nowMs);
+    const last = this.#strikes.get(who);
+    const count = last === undefined || nowMs - last.untilMs > QUIET_MS ? 1 : last.count + 1;
+    const paid = count - this.#free;
+    const delayMs = paid <= 0 ? 0 : Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (paid - 1));
+    this.#strikes.set(who, { count, untilMs: nowMs + delayMs });
+  }
+
+  /** How long its next CONNACK has to wait. */
+  waitMs(who: string, nowMs: number): number {
+    return Math.max(0, (this.#strikes.get(who)?.untilMs ?? nowMs) - nowMs);
+  }
+
+  #sweep(nowMs: number): void {
+    for (const [who, { untilMs }] of this.#strikes) if (nowMs - untilMs > QUIET_MS) this.#strikes.delete(who);
+  }
+}
