@@ -1,0 +1,120 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { CONFIG_KEYS, environmentName, isLive, mergeConfig } from "../../src/config.ts";
+import { applyDesiredConfig } from "../../src/live-config.ts";
+
+function config(file: Record<string, unknown> = {}, environment: Record<string, string> = {}) {
+  const result = mergeConfig(file, environment);
+  if (result.kind === "invalid") throw new Error(JSON.stringify(result.problems));
+  return result.config;
+}
+
+describe("layers", () => {
+  test("defaults are what the design fixes", () => {
+    expect(config()).toMatchObject({
+      spillAfterMs: 200,
+      commitIntervalMs: 100,
+      timeToLiveSecs: 7_200,
+      durability: "first-safe",
+      reportedIntervalMs: 5_000,
+      twinReadIntervalSecs: 900,
+      retainAfterAckSecs: 60,
+      maxTwinBytesPerLeaf: 8_192,
+      tlsPort: 8883,
+      authMode: "enforce",
+    });
+  });
+
+  test("the environment wins over the file", () => {
+    expect(config({ tlsPort: 1, spillAfterMs: 5 }, { GATEWAY_TLS_PORT: "2" })).toMatchObject({
+      tlsPort: 2,
+      spillAfterMs: 5,
+    });
+  });
+
+  test("texts, numbers, switches, lists and objects are read from the environment", () => {
+    const read = config(
+      {},
+      {
+        GATEWAY_PLAIN_ENABLED: "true",
+        GATEWAY_SERVER_NAMES: "a.example, b.example",
+        GATEWAY_DENIED_LEAVES: '["x","y"]',
+        GATEWAY_ALIASES: '{"leaf-1":"pump"}',
+        GATEWAY_TLS_BIND: "0.0.0.0",
+      },
+    );
+    expect(read).toMatchObject({
+      plainEnabled: true,
+      serverNames: ["a.example", "b.example"],
+      deniedLeaves: ["x", "y"],
+      aliases: { "leaf-1": "pump" },
+      tlsBind: "0.0.0.0",
+    });
+  });
+
+  test("every problem is listed, each under the name that the user wrote", () => {
+    const result = mergeConfig({ tlsPort: "no", nothing: 1 }, { GATEWAY_SPILL_AFTER_MS: "-1", GATEWAY_NO_SUCH: "1" });
+    expect(result.kind === "invalid" ? result.problems.map(({ key }) => key) : []).toEqual([
+      "tlsPort",
+      "nothing",
+      "GATEWAY_SPILL_AFTER_MS",
+      "GATEWAY_NO_SUCH",
+    ]);
+  });
+
+  test("aliases must be names, unique, and not the gateway's own", () => {
+    for (const aliases of [{ a: "x__y" }, { a: "gateway" }, { a: "x", b: "x" }, { a: "1x" }]) {
+      expect(mergeConfig({ aliases }, {}).kind).toBe("invalid");
+    }
+  });
+
+  test("each key has a name of its own in the environment", () => {
+    const names = CONFIG_KEYS.map(environmentName);
+    expect(new Set(names).size).toBe(names.length);
+    expect(environmentName("spillAfterMs")).toBe("GATEWAY_SPILL_AFTER_MS");
+  });
+});
+
+describe("desired properties of the gateway's own component", () => {
+  test("a live key is applied and acknowledged with 200 and the version", () => {
+    const { config: applied, report } = applyDesiredConfig(config(), { __t: "c", spillAfterMs: 50 }, 7);
+    expect(applied.spillAfterMs).toBe(50);
+    expect(report["spillAfterMs"]).toEqual({ value: 50, ac: 200, av: 7, ad: "applied" });
+  });
+
+  test("a bad value keeps the good one and is acknowledged with 400", () => {
+    const { config: applied, report, problems } = applyDesiredConfig(config(), { spillAfterMs: "fast" }, 7);
+    expect(applied.spillAfterMs).toBe(200);
+    expect(report["spillAfterMs"]).toMatchObject({ value: "fast", ac: 400, av: 7 });
+    expect(problems).toHaveLength(1);
+  });
+
+  test("an unknown key is 404, one that needs a restart 501", () => {
+    const { report } = applyDesiredConfig(config(), { nothing: 1, tlsPort: 5 }, 7);
+    expect(report).toMatchObject({ nothing: { ac: 404 }, tlsPort: { ac: 501 } });
+  });
+
+  test("what is desired no more goes back to file and environment, and its report goes", () => {
+    const base = config({ spillAfterMs: 300 });
+    const { config: applied, report } = applyDesiredConfig(base, {}, 8);
+    expect(applied).toEqual(base);
+    expect(report["spillAfterMs"]).toBeNull();
+  });
+
+  test("whatever is desired, only live keys ever change", () => {
+    fc.assert(
+      fc.property(
+        fc.dictionary(
+          fc.constantFrom(...CONFIG_KEYS),
+          fc.oneof(fc.integer(), fc.string(), fc.boolean(), fc.constant([])),
+        ),
+        (desired) => {
+          const base = config();
+          const { config: applied } = applyDesiredConfig(base, desired, 1);
+          for (const key of CONFIG_KEYS) if (!isLive(key)) expect(applied[key]).toEqual(base[key]);
+          expect(mergeConfig({ ...applied }, {}).kind).toBe("ok");
+        },
+      ),
+    );
+  });
+});
