@@ -67,7 +67,7 @@ class Broker implements LeafBroker {
   /** aedes' `client.conn` is the guard that it was given. */
   readonly #byStream = new WeakMap<object, LeafConnection>();
   readonly #byId = new Map<string, LeafConnection>();
-  /** Those whose CONNACK is out, until all that follows their end is done. */
+  /** Those that were let in, until all that follows their end is done. */
   readonly #leaves = new Map<LeafId, LeafConnection>();
   readonly #work = new Set<Promise<void>>();
   #running: Running | undefined;
@@ -175,11 +175,7 @@ class Broker implements LeafBroker {
       const connection = this.#connectionOf(client);
       if (connection !== undefined && !connection.isOver) this.#connected(connection, handler);
     });
-    aedes.on("clientReady", (client) => {
-      const connection = this.#connectionOf(client);
-      connection?.leaveTurnstile();
-      connection?.guard.open();
-    });
+    aedes.on("clientReady", (client) => this.#connectionOf(client)?.leaveTurnstile());
     aedes.on("ack", (packet, client) => {
       // With the hollow persistence this is the PUBACK itself.
       this.#connectionOf(client)?.deliveries.acknowledged(packet.messageId);
@@ -202,6 +198,7 @@ class Broker implements LeafBroker {
     const { leaf } = connection;
     if (leaf === undefined) return;
     this.#leaves.set(leaf.leafId, connection);
+    connection.guard.open();
     this.#options.metrics.count("leaf_connects_total");
     const told = async (): Promise<void> => handler.connected(leaf);
     connection.connected = told().catch((error: unknown) => this.#defect(connection, error));

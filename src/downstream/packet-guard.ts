@@ -1,6 +1,6 @@
 /**
  * The stream that aedes reads in place of a leaf's socket. Invariants: it hands over one whole packet at a time, none that a leaf may
- * not send, nothing behind CONNECT before CONNACK is out, and no more PUBLISHes than may be held; a leaf above its rate is read more
+ * not send, nothing behind CONNECT before the leaf is let in, and no more PUBLISHes than may be held; a leaf above its rate is read more
  * slowly, so that TCP slows it down.
  */
 import { Duplex } from "node:stream";
@@ -30,7 +30,7 @@ export class PacketGuard extends Duplex {
   readonly #ended = new AbortController();
   readonly #messages: TokenBucket;
   readonly #bytes: TokenBucket;
-  /** "shut": CONNECT went through, CONNACK is not out yet. */
+  /** "shut": CONNECT went through, the leaf is not let in yet. */
   #gate: "connect" | "shut" | "open" = "connect";
   #wanted = false;
   #pausing = false;
@@ -60,7 +60,7 @@ export class PacketGuard extends Duplex {
     return this.#disconnectSeen;
   }
 
-  /** CONNACK is out: what came behind CONNECT may follow. */
+  /** The leaf is let in: what came behind CONNECT may follow. aedes reads on only when CONNACK is written. */
   open(): void {
     this.#gate = "open";
     this.#pump();
@@ -106,7 +106,7 @@ export class PacketGuard extends Duplex {
   readonly #onData = (chunk: Buffer): void => {
     this.#reader.push(chunk);
     this.#pump();
-    // Before CONNACK reading goes on as long as there is room, or nobody would notice that the leaf has left.
+    // While it is shut reading goes on as long as there is room, or nobody would notice that the leaf has left.
     if (this.#reader.length > MAX_BUFFERED_BYTES && this.#reader.peek().kind === "packet") this.#options.socket.pause();
   };
 
