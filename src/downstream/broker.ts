@@ -261,7 +261,8 @@ class Broker implements LeafBroker {
   /** aedes has closed this connection already. */
   #failed(client: Client, error: Error): void {
     const connection = this.#connectionOf(client);
-    if (connection === undefined || connection.signal.aborted) return;
+    // With an error code it is a CONNECT that was refused: that has been said.
+    if (connection === undefined || connection.signal.aborted || "errorCode" in error) return;
     if (error.message === "connect did not arrive in time") this.#refused(connection, "connect-timeout");
     else if (error.message === "keep alive timeout") this.#refused(connection, "keep-alive");
     else if (error.message !== "connection closed") this.#refused(connection, "malformed-packet", error.message);

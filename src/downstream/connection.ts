@@ -2,6 +2,7 @@
  * One connection of one leaf, from its first byte to its last: what is known of it and what is under way on it.
  * Invariant: `gone` resolves exactly once, after everything that had to follow its end.
  */
+import { setMaxListeners } from "node:events";
 import type { Duplex } from "node:stream";
 import type { Client } from "aedes";
 import type { Frame, Subscription } from "../core/message.ts";
@@ -59,6 +60,8 @@ export class LeafConnection {
   #leaveTurnstile: (() => void) | undefined;
 
   constructor({ id, socket, origin, limits, clock, refused }: ConnectionOptions) {
+    // Each delivery that is not written yet listens; `maxDeliveries` bounds them.
+    setMaxListeners(0, this.#ended.signal);
     this.id = id;
     this.origin = origin;
     this.guard = new PacketGuard({ socket, limits, clock, refused: (reason) => refused(this, reason) });
@@ -131,7 +134,13 @@ export class LeafConnection {
     const { topic, qos } = frame;
     const payload = Buffer.from(frame.payload.buffer, frame.payload.byteOffset, frame.payload.byteLength);
     return new Promise((resolve) => {
-      client.publish({ cmd: "publish", topic, payload, qos, retain: false, dup: false }, () => resolve());
+      const written = (): void => {
+        this.signal.removeEventListener("abort", written);
+        resolve();
+      };
+      // aedes forgets who waits for a full stream when the connection ends before it was ready.
+      this.signal.addEventListener("abort", written, { once: true });
+      client.publish({ cmd: "publish", topic, payload, qos, retain: false, dup: false }, written);
     });
   }
 }

@@ -4,7 +4,7 @@ import type { LeafId, Subscription } from "../../src/core/message.ts";
 import { parseLeafId } from "../../src/core/message.ts";
 import type { Received } from "../../src/flow/ports.ts";
 import { LeafBrokerRig, until } from "../support/leaf-broker-rig.ts";
-import { attached, events, mqttLeaf, publishPacket, RawLeaf } from "../support/leaf-client.ts";
+import { attached, connectPacket, events, mqttLeaf, publishPacket, RawLeaf } from "../support/leaf-client.ts";
 
 const TWIN = "$iothub/twin/res/#";
 const COMMANDS = "$iothub/methods/POST/#";
@@ -73,7 +73,6 @@ describe("sessions", () => {
   test("what came in one segment with CONNECT is handled after CONNACK, in order", async () => {
     await using rig = await LeafBrokerRig.start();
     const leaf = RawLeaf.over(rig.broker);
-    const { connectPacket } = await import("../support/leaf-client.ts");
     const publishes = Array.from({ length: 60 }, (_, at) =>
       publishPacket(events("leaf-1"), String(at), { messageId: at + 1 }),
     );
@@ -104,7 +103,7 @@ describe("sessions", () => {
     ]) {
       const leaf = RawLeaf.over(rig.broker);
       await leaf.connect("leaf-1");
-      await end(leaf);
+      void end(leaf); // what follows waits for the end
       await until(() => rig.broker.load.leaves === 0);
     }
     const dropped = RawLeaf.over(rig.broker);
@@ -138,7 +137,7 @@ describe("sessions", () => {
     const client = mqttLeaf(attached(rig.broker), "leaf-1");
     await new Promise((resolve) => client.once("connect", resolve));
     const heard = new Promise<string>((resolve) =>
-      client.once("message", (topic, payload) => resolve(`${topic} ${payload}`)),
+      client.once("message", (topic, payload) => resolve(`${topic} ${payload.toString()}`)),
     );
     await client.subscribeAsync([TWIN, COMMANDS], { qos: 1 });
     await client.publishAsync(events("leaf-1"), "up", { qos: 1 });

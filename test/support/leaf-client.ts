@@ -22,9 +22,11 @@ export function attached(broker: LeafBroker, origin: Partial<Origin> = {}): Dupl
   const [leafEnd, brokerEnd] = duplexPair();
   // As with sockets: what one side breaks is broken for the other.
   leafEnd.once("close", () => brokerEnd.destroy());
-  brokerEnd.once("close", () => {
-    if (!brokerEnd.writableFinished) leafEnd.destroy();
-  });
+  const closeLeaf = (): void => {
+    if (leafEnd.readableLength > 0 && !leafEnd.isPaused()) setImmediate(closeLeaf);
+    else leafEnd.destroy();
+  };
+  brokerEnd.once("close", () => setImmediate(closeLeaf));
   broker.attach(brokerEnd, { ...ORIGIN, ...origin });
   return leafEnd;
 }
