@@ -47,7 +47,7 @@ export class World implements AsyncDisposable {
     try {
       if (!edgeUp) await hub.killEdge("keep");
       await world.startGateway();
-      if (edgeUp) await world.until("the first synchronisation", () => world.gateway.relay.synchronised);
+      if (edgeUp) await world.linked();
       return world;
     } catch (error) {
       await world[Symbol.asyncDispose]();
@@ -92,6 +92,13 @@ export class World implements AsyncDisposable {
     const gateway = this.#gateway;
     this.#gateway = undefined;
     await gateway?.[Symbol.asyncDispose]();
+  }
+
+  /** The module twin has been read and commands come through. */
+  async linked(): Promise<void> {
+    const ping = { id: MODULE, name: "gateway*ping", payload: {} };
+    await this.until("the link", async () => (await this.hub.cloud.invoke(ping)).kind === "answer");
+    await this.until("the first synchronisation", () => this.gateway.relay.synchronised);
   }
 
   /** A connection that has said nothing yet. */
