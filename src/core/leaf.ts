@@ -14,11 +14,12 @@ export interface LeafNaming {
 }
 
 /**
- * What a leaf has to hear when it comes back with a kept session (such an SDK does not read its twin again). Both parts are needed:
- * `from` makes the leaf's state right whatever happened in between, `touched` lets it acknowledge a change 1 -> 2 -> 1.
+ * What a leaf has to hear when it comes back with a kept session (such an SDK does not read its twin again). Which of the notices
+ * since it has seen is not known, so both parts are needed: `from` makes the leaf's state right from any of the states it may be in,
+ * `touched` lets it acknowledge a change 1 -> 2 -> 1.
  */
 export interface MissedDesired {
-  /** The desired section that the leaf has seen. */
+  /** All keys that any desired section held which the leaf may have seen. */
   readonly from: JsonObject;
   /** All patches since, merged. */
   readonly touched: JsonObject;

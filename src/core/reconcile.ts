@@ -177,10 +177,24 @@ export function adoptReported(record: LeafRecord, reported: JsonObject): LeafRec
 export function withMissed(before: LeafRecord, after: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
   if (notice === undefined) return after;
   const { from, touched } = before.missed ?? { from: before.desired, touched: {} };
-  return { ...after, missed: { from, touched: mergePatches(touched, notice.patch) } };
+  return {
+    ...after,
+    missed: { from: unionOfKeys(from, after.desired), touched: mergePatches(touched, notice.patch) },
+  };
 }
 
-/** One patch that brings a leaf from what it has seen to what is desired, and names all that was written meanwhile. */
+/** One patch that brings a leaf from whatever it has seen to what is desired, and names all that was written meanwhile. */
 export function catchUpPatch({ desired, missed }: LeafRecord): JsonObject {
   return missed === undefined ? {} : mergePatches(missed.touched, diff(missed.from, desired));
+}
+
+/** Every key of both, at every depth; where one has an object and the other none, the object, since its keys may have to go. */
+function unionOfKeys(a: JsonObject, b: JsonObject): JsonObject {
+  const union = new Map(Object.entries(a));
+  for (const [key, value] of Object.entries(b)) {
+    const before = ownValue(a, key);
+    if (isJsonObject(before)) union.set(key, isJsonObject(value) ? unionOfKeys(before, value) : before);
+    else union.set(key, value);
+  }
+  return Object.fromEntries(union);
 }

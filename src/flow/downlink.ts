@@ -3,7 +3,7 @@
  * Invariant: what a leaf hears was committed before, and in the order of the commits.
  */
 
-import type { LeafRecord } from "../core/leaf.ts";
+import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
 import { isEmpty } from "../core/merge-patch.ts";
 import type { LeafNotice } from "../core/message.ts";
 import { trackDelivered } from "../core/property-ack.ts";
@@ -49,18 +49,10 @@ export class Downlink {
 
   /** Sends a committed desired change if the leaf listens; it stays noted as missed until the leaf shows that it is alive. */
   notify(leaf: Leaf, notice: DesiredNotice): void {
-    const { leaves, clock, log, metrics } = this.#options;
+    const { leaves, metrics } = this.#options;
     if (!leaves.isReady(leaf, "desired")) return;
-    this.tell(leaf, { kind: "desired", ...notice }).then(
-      (result) => {
-        if (result === "offline") return;
-        metrics.count("desired_notices_total");
-        leaf.record = { ...leaf.record, tracks: trackDelivered(leaf.record.tracks, notice.version, clock.now()) };
-        leaf.toldVersion = notice.version;
-      },
-      (error: unknown) =>
-        log.error({ leafId: leaf.id, error: String(error) }, "a desired change could not be delivered"),
-    );
+    metrics.count("desired_notices_total");
+    this.#deliver(leaf, { kind: "desired", ...notice }, notice.version, leaf.record.missed);
   }
 
   /** A leaf that kept its session and listens again: what it missed, as one patch with the newest version. */
@@ -71,29 +63,31 @@ export class Downlink {
 
   /** Anything that the leaf sends after a notice shows that its connection took the notice. */
   heardFrom(leaf: Leaf): void {
-    const { record } = leaf;
-    if (leaf.toldVersion === undefined) return;
-    if (record.missed !== undefined && leaf.toldVersion >= record.desiredVersion)
-      leaf.record = { ...record, missed: undefined };
-    leaf.toldVersion = undefined;
+    // What was noted after that notice (perhaps in another life of the twin, with a lower version) is still to be told.
+    if (leaf.told !== undefined && leaf.told === leaf.record.missed)
+      leaf.record = { ...leaf.record, missed: undefined };
+    leaf.told = undefined;
   }
 
-  /** The whole twin from the cache; with it the leaf has seen everything. */
+  /** The whole twin from the cache; once the leaf is heard from again, it has seen everything. */
   answerGet(leaf: Leaf, rid: string): void {
-    const { record } = leaf;
-    this.answer(leaf, {
-      kind: "twin",
-      rid,
-      desired: record.desired,
-      // Every answer carries a version: a leaf without one of its own has the first.
-      desiredVersion: Math.max(record.desiredVersion, 1),
-      reported: record.reported,
-      reportedVersion: Math.max(record.reportedVersion, 1),
-    });
-    leaf.record = {
-      ...record,
-      missed: undefined,
-      tracks: trackDelivered(record.tracks, record.desiredVersion, this.#options.clock.now()),
-    };
+    const { desired, desiredVersion, missed, reported, reportedVersion } = leaf.record;
+    // Every section of a hub's answer carries a version, from 1.
+    const versions = { desiredVersion: Math.max(desiredVersion, 1), reportedVersion: Math.max(reportedVersion, 1) };
+    this.#deliver(leaf, { kind: "twin", rid, desired, reported, ...versions }, desiredVersion, missed);
+  }
+
+  /** A notice that tells the leaf of its desired properties; written is not heard, so what it says stays noted for now. */
+  #deliver(leaf: Leaf, notice: LeafNotice, version: number, missed: MissedDesired | undefined): void {
+    const { clock, log } = this.#options;
+    this.tell(leaf, notice).then(
+      (result) => {
+        if (result === "offline") return;
+        leaf.record = { ...leaf.record, tracks: trackDelivered(leaf.record.tracks, version, clock.now()) };
+        leaf.told = missed;
+      },
+      (error: unknown) =>
+        log.error({ leafId: leaf.id, error: String(error) }, "desired properties could not be delivered"),
+    );
   }
 }

@@ -4,7 +4,7 @@
  * follow with the next commit: losing it costs a repeated message, never a change). No two leaves share a component.
  */
 import { componentName, splitComponentName } from "../core/component-name.ts";
-import type { LeafRecord } from "../core/leaf.ts";
+import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
 import type { Channel, ComponentName, LeafId } from "../core/message.ts";
 import { Lane } from "./lane.ts";
 import type { LeafConnect, Store, Write } from "./ports.ts";
@@ -18,8 +18,8 @@ export interface Leaf {
   channels: ReadonlySet<Channel>;
   /** Twin GETs that wait for the first synchronisation. */
   heldGets: string[];
-  /** The desired version last written to the current connection, until the leaf is heard from again. */
-  toldVersion: number | undefined;
+  /** What of `missed` was last written to the current connection, until the leaf is heard from again. */
+  told: MissedDesired | undefined;
   /** Steady time of the last accepted push: for a while after it the cloud still shows the older state. */
   pushedMs: number;
 }
@@ -159,7 +159,7 @@ export class Leaves {
       connected: false,
       channels: new Set(),
       heldGets: [],
-      toldVersion: undefined,
+      told: undefined,
       pushedMs: Number.NEGATIVE_INFINITY,
     };
     this.#byId.set(leaf.id, leaf);

@@ -61,17 +61,20 @@ export class Uplink implements LeafHandler {
     try {
       await leaf.lane.run(() => this.#remember(leaf, connect, known === undefined));
     } catch (error) {
-      if (known === undefined) this.#options.leaves.discard(leaf);
       return { kind: "refused", code: 3, reason: `the leaf's record could not be stored: ${String(error)}` };
     }
+    // Somebody else's first CONNECT of this id could not be stored and took the record with it.
+    if (this.#options.leaves.get(leaf.id) !== leaf)
+      return { kind: "refused", code: 3, reason: "the leaf's record is gone, try again" };
     return { kind: "accepted", subscriptions: leaf.record.subscriptions };
   }
 
   async connected({ leafId }: LeafConnect): Promise<void> {
     await this.#withLeaf(leafId, (leaf) => {
       leaf.connected = true;
+      leaf.channels = new Set();
       leaf.heldGets = [];
-      leaf.toldVersion = undefined;
+      leaf.told = undefined;
       this.#openChannels(leaf, leaf.record.subscriptions);
     });
   }
@@ -81,7 +84,8 @@ export class Uplink implements LeafHandler {
       const { leaves } = this.#options;
       if (!sameSubscriptions(subscriptions, leaf.record.subscriptions))
         await leaves.save(leaf, { ...leaf.record, subscriptions });
-      this.#openChannels(leaf, subscriptions);
+      // The connection may have ended while the commit was under way.
+      if (leaf.connected) this.#openChannels(leaf, subscriptions);
     });
   }
 
@@ -109,7 +113,13 @@ export class Uplink implements LeafHandler {
     const isSame = subscriptions.length === record.subscriptions.length && modelId === record.modelId;
     if (!isNew && isSame && connect.dialect === record.dialect) return;
     const next = { ...record, subscriptions, modelId, dialect: connect.dialect };
-    await leaves.save(leaf, isNew ? apply.firstRecord(next) : next);
+    try {
+      await leaves.save(leaf, isNew ? apply.firstRecord(next) : next);
+    } catch (error) {
+      // Still in the lane, so that nobody who waits behind takes the record for one that is stored.
+      if (isNew) leaves.discard(leaf);
+      throw error;
+    }
   }
 
   #openChannels(leaf: Leaf, subscriptions: readonly Subscription[]): void {

@@ -42,6 +42,54 @@ const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
       { kind: "recreate" },
     ],
   ],
+  [
+    "telemetry after a twin made anew does not take the new section for heard",
+    [
+      { kind: "desire", leaf: 0, patch: { p: 0 }, heard: false },
+      { kind: "pass", ms: 30_000 },
+      { kind: "recreate" },
+      { kind: "disk", fails: 1, how: 30 },
+      { kind: "link", state: "up" },
+      { kind: "telemetry", leaf: 0, count: 1 },
+    ],
+  ],
+  [
+    "a SUBSCRIBE that is stored after the connection has ended opens no channel",
+    [
+      { kind: "desire", leaf: 0, patch: null, heard: false },
+      { kind: "pass", ms: 30_000 },
+      { kind: "disk", fails: 1, how: 30 },
+      { kind: "connect", leaf: 2 },
+      { kind: "recreate" },
+      { kind: "link", state: "up" },
+      { kind: "desire", leaf: 2, patch: { p: 0 }, heard: false },
+    ],
+  ],
+  [
+    "a component that was removed and made again loses its old keys, whichever notices the leaf has seen",
+    [
+      { kind: "desire", leaf: 1, part: true, patch: { p: 0 }, heard: true },
+      { kind: "recreate" },
+      { kind: "link", state: "up" },
+      { kind: "desire", leaf: 1, part: true, patch: { p: null }, heard: false },
+      { kind: "desire", leaf: 0, patch: { p: null }, heard: true },
+      { kind: "connect", leaf: 0 },
+    ],
+  ],
+  [
+    "a twin answer on a connection that is just being closed does not count as heard",
+    [
+      { kind: "disk", fails: 1, how: 30 },
+      { kind: "connect", leaf: 2 },
+      { kind: "disk", fails: 1, how: "fail" },
+      { kind: "desire", leaf: 2, patch: { p: 0 }, heard: false },
+      { kind: "pass", ms: 30_000 },
+      { kind: "disk", fails: 1, how: 30 },
+      { kind: "recreate" },
+      { kind: "connect", leaf: 2 },
+      { kind: "telemetry", leaf: 0, count: 1 },
+    ],
+  ],
 ];
 
 test.each(FOUND)("%s", async (_name, steps) => {

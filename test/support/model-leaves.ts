@@ -22,6 +22,8 @@ export interface TwinAnswer {
 export class ModelLeaf {
   readonly id: LeafId;
   connected = false;
+  /** Saw the SUBACKs once: with a kept session it never subscribes again. */
+  hasSubscribed = false;
   desired: JsonObject = {};
   desiredVersion = 0;
   /** What it reported and saw answered 204. */
@@ -36,6 +38,7 @@ export class ModelLeaf {
   answerCommands: ((name: string, payload: Json) => { status: number; payload: Json } | undefined) | undefined;
   readonly #world: ModelLeaves;
   #rid = 0;
+  #connecting = false;
 
   constructor(id: LeafId, world: ModelLeaves) {
     this.id = id;
@@ -49,7 +52,20 @@ export class ModelLeaf {
     readonly modelId?: string;
   }): Promise<boolean> {
     const handler = this.#world.handler;
-    if (handler === undefined || this.connected) return false;
+    // The broker lets in one CONNECT of an id at a time.
+    if (handler === undefined || this.connected || this.#connecting) return false;
+    this.#connecting = true;
+    try {
+      return await this.#connect(handler, options);
+    } finally {
+      this.#connecting = false;
+    }
+  }
+
+  async #connect(
+    handler: LeafHandler,
+    options: { readonly subscribe: boolean; readonly clean?: boolean; readonly modelId?: string },
+  ): Promise<boolean> {
     const connect = {
       leafId: this.id,
       modelId: options.modelId,
@@ -68,12 +84,19 @@ export class ModelLeaf {
         this.id,
         [...DEVICE_FILTERS, own].map((filter) => ({ filter, qos: 1 as const })),
       );
+      this.hasSubscribed = true;
       return true;
     } catch {
       // No SUBACK: the broker closes such a connection.
       await this.disconnect();
       return false;
     }
+  }
+
+  /** The other side is dead: whatever was under way never ends. */
+  abandon(): void {
+    this.connected = false;
+    this.#connecting = false;
   }
 
   async disconnect(): Promise<void> {
@@ -183,17 +206,15 @@ export class ModelLeaves implements Downstream {
     return "delivered";
   }
 
-  async drop(leafId: LeafId, reason: string): Promise<void> {
+  async drop(leafId: LeafId): Promise<void> {
     this.drops.push(leafId);
-    // The gateway says that another life of the module twin has begun: versions start again.
-    if (reason.includes("made anew")) this.#leaves.get(leafId)?.versions.splice(0);
     await this.#leaves.get(leafId)?.disconnect();
   }
 
   /** The gateway's process is gone: every connection breaks, and nobody tells the gateway. */
   detach(): void {
     this.handler = undefined;
-    for (const leaf of this.#leaves.values()) leaf.connected = false;
+    for (const leaf of this.#leaves.values()) leaf.abandon();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

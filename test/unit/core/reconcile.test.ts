@@ -316,7 +316,7 @@ describe("what a leaf has missed", () => {
     const noted = withMissed(before, first.record, first.notice);
     const second = applyDesiredPatch(noted, { a: 1, b: null }, 6, NOW_MS);
     const both = withMissed(noted, second.record, second.notice);
-    expect(both.missed?.from).toBe(before.desired);
+    expect(both.missed?.from).toEqual(before.desired);
     expect(catchUpPatch(both)).toEqual({ a: 1, b: null });
   });
 
