@@ -6,9 +6,7 @@ export const ERROR_CODES = {
   STATE_LOCKED: "another gateway uses the same state folder",
   STATE_FORMAT: "the state folder was written by a newer version of the gateway",
   STORE_FAILED: "the disk refused a write; nothing that needs it is acknowledged until it works again",
-  OUTBOX_FULL: "the outbox has reached its quota and its policy is to refuse",
   CREDENTIALS_MISSING: "neither the IoT Edge environment nor a connection string is there",
-  COMPONENT_CLASH: "two leaf ids lead to the same component name",
   INVARIANT: "a defect of the gateway itself",
 } as const;
 
