@@ -1,0 +1,37 @@
+/**
+ * `npm run bench [-- <part>...]`: each part with its own processes and folder, one after the other; all tables at the end.
+ * Figures depend on the machine; what counts are the ratios to what ran beside them.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { machine, markdown, type Section } from "./report.ts";
+import { throughput } from "./throughput.ts";
+
+const PARTS: Readonly<Record<string, (folder: string) => Promise<Section>>> = {
+  throughput,
+};
+
+const { positionals } = parseArgs({ allowPositionals: true });
+const unknown = positionals.filter((name) => !Object.hasOwn(PARTS, name));
+if (unknown.length > 0) {
+  console.error(`There is no part ${unknown.join(", ")}; there are ${Object.keys(PARTS).join(", ")}.`);
+  process.exit(2);
+}
+const sections: string[] = [];
+const names = positionals.length > 0 ? positionals : Object.keys(PARTS);
+for (const name of names) {
+  const folder = mkdtempSync(join(tmpdir(), "gateway-bench-"));
+  console.error(`${name} ...`);
+  try {
+    const section = await PARTS[name]?.(folder);
+    if (section !== undefined) sections.push(markdown(section));
+  } catch (error) {
+    sections.push(`### ${name}\n\nfailed: ${String(error)}\n`);
+    process.exitCode = 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+console.log(`${machine()}\n\n${sections.join("\n")}`);
