@@ -1,0 +1,92 @@
+/** Certificates for tests: an authority, and what it signs. Keys are PKCS#8 PEM. */
+import "reflect-metadata";
+import { webcrypto } from "node:crypto";
+import * as x509 from "@peculiar/x509";
+
+const EC = { name: "ECDSA", namedCurve: "P-256" };
+const SIGNING = { name: "ECDSA", hash: "SHA-256" };
+const DAY_MS = 24 * 3_600_000;
+
+export interface Issued {
+  readonly pem: string;
+  readonly der: Buffer;
+  readonly key: string;
+}
+
+export interface Authority extends Issued {
+  issue(subject: string, options?: IssueOptions): Promise<Issued>;
+}
+
+export interface IssueOptions {
+  /** Milliseconds since 1970; a day before and after now by default. */
+  readonly fromMs?: number;
+  readonly untilMs?: number;
+  readonly dnsNames?: readonly string[];
+  readonly isAuthority?: boolean;
+}
+
+interface Signer {
+  readonly issuer: string;
+  readonly key: webcrypto.CryptoKey;
+}
+
+/** A root of its own. */
+export async function makeAuthority(name: string, options: IssueOptions = {}): Promise<Authority> {
+  const keys = await makeKeys();
+  const own = await sign(
+    `CN=${name}`,
+    keys,
+    { issuer: `CN=${name}`, key: keys.privateKey },
+    { ...options, isAuthority: true },
+  );
+  return {
+    ...own,
+    issue: async (subject, more) =>
+      sign(subject, await makeKeys(), { issuer: `CN=${name}`, key: keys.privateKey }, more),
+  };
+}
+
+export async function selfSigned(subject: string, options: IssueOptions = {}): Promise<Issued> {
+  const keys = await makeKeys();
+  return sign(subject, keys, { issuer: subject, key: keys.privateKey }, options);
+}
+
+async function sign(
+  subject: string,
+  keys: webcrypto.CryptoKeyPair,
+  { issuer, key }: Signer,
+  {
+    fromMs = Date.now() - DAY_MS,
+    untilMs = Date.now() + DAY_MS,
+    dnsNames = [],
+    isAuthority = false,
+  }: IssueOptions = {},
+): Promise<Issued> {
+  const san = dnsNames.map((value) => ({ type: "dns" as const, value }));
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      subject,
+      issuer,
+      notBefore: new Date(fromMs),
+      notAfter: new Date(untilMs),
+      publicKey: keys.publicKey,
+      signingKey: key,
+      signingAlgorithm: SIGNING,
+      extensions: [
+        new x509.BasicConstraintsExtension(isAuthority),
+        ...(san.length > 0 ? [new x509.SubjectAlternativeNameExtension(san)] : []),
+      ],
+    },
+    webcrypto,
+  );
+  const privateKey = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
+  return {
+    pem: certificate.toString("pem"),
+    der: Buffer.from(certificate.rawData),
+    key: x509.PemConverter.encode(privateKey, "PRIVATE KEY"),
+  };
+}
+
+async function makeKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return (await webcrypto.subtle.generateKey(EC, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+}
