@@ -150,16 +150,10 @@ class History {
       case "acknowledge":
         await this.#acknowledge(this.#leaf(each.leaf));
         break;
-      case "connect": {
-        // A program subscribes and reads once in its life; later its SDK just comes back.
-        const device = this.#leaf(each.leaf);
-        const isFirst = !device.hasSubscribed || device.desiredVersion === 0;
-        this.#pending.push(
-          device.connect({ subscribe: isFirst }).then(async (isIn) => void (isIn && isFirst && (await device.read()))),
-        );
+      case "connect":
+        this.#comeBack(this.#leaf(each.leaf));
         await this.#world.pass(0);
         break;
-      }
       case "disconnect":
         this.#pending.push(this.#leaf(each.leaf).disconnect());
         await this.#world.pass(0);
@@ -194,14 +188,9 @@ class History {
     world.misfortune = () => "none";
     world.hub.mode = "good";
     world.hub.link("up");
-    for (const device of world.leaves.all())
-      if (!device.connected)
-        this.#pending.push(device.connect({ subscribe: !device.hasSubscribed }).then(() => undefined));
+    for (const device of world.leaves.all()) this.#comeBack(device);
     await world.pass(60_000);
-    for (const device of world.leaves.all()) {
-      const coming = device.connected ? Promise.resolve(true) : device.connect({ subscribe: !device.hasSubscribed });
-      this.#pending.push(coming.then(async () => void (device.desiredVersion === 0 && (await device.read()))));
-    }
+    for (const device of world.leaves.all()) this.#comeBack(device);
     await world.pass(2_000_000);
     for (const device of world.leaves.all()) {
       this.#checkTelemetry(device);
@@ -209,6 +198,16 @@ class History {
       this.#checkDesired(device);
       await this.#checkReported(device);
     }
+  }
+
+  /** A program that subscribes for the first time reads its twin, whatever it has heard already; later its SDK just comes back. */
+  #comeBack(device: ModelLeaf): void {
+    if (device.connected) return;
+    const isFirst = !device.hasSubscribed || device.desiredVersion === 0;
+    const reading = device
+      .connect({ subscribe: isFirst })
+      .then(async (isIn) => void (isIn && isFirst && (await device.read())));
+    this.#pending.push(reading);
   }
 
   async close(): Promise<void> {
