@@ -92,7 +92,7 @@ type Keys = typeof KEYS;
 export type ConfigKey = keyof Keys;
 export type Config = { readonly [K in ConfigKey]: z.output<Keys[K]["schema"]> };
 
-export interface ConfigProblem {
+interface ConfigProblem {
   /** The key or the environment variable, as the user wrote it. */
   readonly key: string;
   readonly problem: string;

@@ -22,7 +22,7 @@ import { edgeCredentials, type ModuleCredentials } from "./upstream/credentials.
 import { createModuleUpstream } from "./upstream/module-upstream.ts";
 import { createWanWatch } from "./upstream/wan-watch.ts";
 
-export const VERSION = "0.1.0";
+const VERSION = "0.1.0";
 /** A clock that shows an earlier time than this release was never set. */
 const RELEASED_MS = Date.UTC(2026, 10, 1);
 
@@ -61,6 +61,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<Gateway, typeof Symbol.asyncDispose>> {
   const { bootId, clock = systemClock, config: base, environment, logDestination, stateFolder } = options;
   let config = base;
+  // Asked for several times by each message, so made only when the configuration changes.
+  let settings = relaySettings(config);
   const rawLog = createLog({
     level: config.logLevel,
     format: config.logFormat,
@@ -129,12 +131,7 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     random: Math.random,
     newMessageId: randomUUID,
     naming: { sha256Hex, aliases: config.aliases },
-    settings: () => ({
-      ...config,
-      maxBytes: config.maxSizeBytes,
-      memoryEntries: MEMORY_ENTRIES,
-      memoryBytes: MEMORY_BYTES,
-    }),
+    settings: () => settings,
     clockIsSet,
     version: VERSION,
     bootId,
@@ -146,6 +143,7 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     onGatewayDesired: (section, version) => {
       const applied = applyDesiredConfig(base, section, version);
       config = applied.config;
+      settings = relaySettings(config);
       rawLog.setLevel(config.logLevel);
       for (const problem of applied.problems) {
         metrics.count("config_problems_total");
@@ -188,6 +186,15 @@ class Disposals {
 /** Of the outbox; what is beyond waits on disk. */
 const MEMORY_ENTRIES = 2_000;
 const MEMORY_BYTES = 8 * 1024 * 1024;
+
+function relaySettings(config: Config) {
+  return {
+    ...config,
+    maxBytes: config.maxSizeBytes,
+    memoryEntries: MEMORY_ENTRIES,
+    memoryBytes: MEMORY_BYTES,
+  };
+}
 
 function sha256Hex(text: string): string {
   return createHash("sha256").update(text, "utf8").digest("hex");

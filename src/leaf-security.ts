@@ -31,7 +31,7 @@ const LOOK_AGAIN_MS = 10_000;
 const DAY_MS = 24 * 3_600_000;
 
 /** Hosts that leaves dial: what the configuration says, else the name of the Edge device. */
-export function serverNames(config: Config, { identity }: ModuleCredentials): readonly string[] {
+function serverNames(config: Config, { identity }: ModuleCredentials): readonly string[] {
   // A port is how development dials edgeHub, and no part of a certificate's name.
   return config.serverNames.length > 0
     ? config.serverNames

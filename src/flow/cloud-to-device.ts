@@ -12,7 +12,7 @@ import type { Clock, CloudToDeviceEntry, Log, Metrics, Store, Write } from "./po
 const MAX_QUEUED = 50;
 export const DEFAULT_TTL_SECS = 3_600;
 export const MAX_TTL_SECS = 48 * 3_600;
-export const MAX_MESSAGE_BYTES = 64 * 1024;
+const MAX_MESSAGE_BYTES = 64 * 1024;
 
 export interface CloudToDeviceOptions {
   readonly store: Store;

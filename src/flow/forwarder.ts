@@ -19,7 +19,7 @@ const WINDOW = 16;
 const ALONE_FROM_FAILURES = 2;
 const RETRY_AFTER_MS = 1_000;
 const SWEEP_MS = 10_000;
-export const TELEMETRY_OUTPUT = "telemetry";
+const TELEMETRY_OUTPUT = "telemetry";
 
 export interface ForwarderOptions {
   readonly store: Store;

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import type { JsonObject } from "../../src/core/message.ts";
 import type { Misfortune } from "./faulty-store.ts";
 import type { ModelLeaf } from "./model-leaves.ts";
-import { RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
+import { type RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
 
 export type Step =
   | { readonly kind: "report"; readonly leaf: number; readonly patch: JsonObject }
@@ -46,7 +46,7 @@ const leafPatch = fc
   .map(({ root, part }): JsonObject => (part === undefined ? root : { ...root, part: { __t: "c", ...part } }));
 const desiredProperties = fc.dictionary(fc.constantFrom("p", "q"), value, { minKeys: 1, maxKeys: 2 });
 
-export const step: fc.Arbitrary<Step> = fc.oneof(
+const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("report" as const), leaf, patch: leafPatch }) },
   {
     weight: 4,

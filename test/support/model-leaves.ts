@@ -8,7 +8,7 @@ import { hubMerge } from "./model-hub.ts";
 
 const text = new TextDecoder();
 const bytes = new TextEncoder();
-export const DEVICE_FILTERS = [
+const DEVICE_FILTERS = [
   "$iothub/twin/res/#",
   "$iothub/methods/POST/#",
   "$iothub/twin/PATCH/properties/desired/#",

@@ -34,7 +34,7 @@ export const RELAY_SETTINGS: RelaySettings = {
 const SILENT: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const NO_METRICS: Metrics = { count: () => undefined, gauge: () => undefined, observe: () => undefined };
 
-export function sha256Hex(text: string): string {
+function sha256Hex(text: string): string {
   return createHash("sha256").update(text, "utf8").digest("hex");
 }
 

@@ -10,7 +10,8 @@ function usedNames(): Map<string, string> {
   for (const file of readdirSync(SOURCE, { recursive: true, encoding: "utf8" })) {
     if (!file.endsWith(".ts") || file.startsWith("devhub")) continue;
     const text = readFileSync(join(SOURCE, file), "utf8");
-    for (const [, kind = "", name = ""] of text.matchAll(/\.(count|gauge|observe)\(\s*"([a-z_]+)"/g)) used.set(name, kind);
+    for (const [, kind = "", name = ""] of text.matchAll(/\.(count|gauge|observe)\(\s*"([a-z_]+)"/g))
+      used.set(name, kind);
   }
   return used;
 }
