@@ -61,7 +61,7 @@ export class World implements AsyncDisposable {
   }
 
   /** Again on the same state folder after {@link stopGateway}. */
-  async startGateway(): Promise<void> {
+  async startGateway(changes: Partial<Config> = {}): Promise<void> {
     const { metricsUrl, probeAddress } = this.hub;
     const merged = mergeConfig(
       {
@@ -75,6 +75,7 @@ export class World implements AsyncDisposable {
         edgeHubMetricsUrl: metricsUrl,
         wanProbeAddress: `${probeAddress.host}:${probeAddress.port}`,
         ...this.#config,
+        ...changes,
       },
       {},
     );
