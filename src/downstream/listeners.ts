@@ -29,7 +29,7 @@ export interface CertificateSource {
   onChange(listener: () => void): void;
 }
 
-export interface Endpoint {
+interface Endpoint {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;

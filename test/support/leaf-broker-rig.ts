@@ -9,7 +9,7 @@ import { ManualClock } from "./manual-clock.ts";
 import { RecordingLog } from "./recording-log.ts";
 import { RecordingMetrics } from "./recording-metrics.ts";
 
-export const BELIEVE_ALL: LeafAuthenticator = {
+const BELIEVE_ALL: LeafAuthenticator = {
   authenticate: async () => ({ kind: "accepted", closeAtMs: undefined }),
 };
 

@@ -30,14 +30,14 @@ interface Signer {
   readonly key: webcrypto.CryptoKey;
 }
 
-/** A root of its own. */
+/** A root of its own; with `isAuthority: false` one that signs although it may not. */
 export async function makeAuthority(name: string, options: IssueOptions = {}): Promise<Authority> {
   const keys = await makeKeys();
   const own = await sign(
     `CN=${name}`,
     keys,
     { issuer: `CN=${name}`, key: keys.privateKey },
-    { ...options, isAuthority: true },
+    { isAuthority: true, ...options },
   );
   return {
     ...own,

@@ -242,9 +242,10 @@ describe("certificates", () => {
     expect(code(await attempt({ certificate: der }, byAuthority(old)))).toBe(5);
   });
 
-  test("a certificate that a leaf's certificate has signed is worth nothing", async () => {
-    const notAnAuthority = { ...leaf, issue: authority.issue };
-    expect(code(await attempt({ certificate: leaf.der }, byAuthority(notAnAuthority)))).toBe(5);
+  test("what a certificate has signed that is no authority's is worth nothing", async () => {
+    const pretender = await makeAuthority("Plant CA", { fromMs, untilMs, isAuthority: false });
+    const { der } = await pretender.issue("CN=leaf-1", { fromMs, untilMs });
+    expect(code(await attempt({ certificate: der }, byAuthority(pretender)))).toBe(5);
   });
 
   test("by thumbprint any certificate is good, whatever its name, in each usual spelling", async () => {
