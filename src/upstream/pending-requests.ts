@@ -39,10 +39,11 @@ export class PendingRequests {
     start: (settle: (answer: T) => void) => void,
   ): Promise<T | Refusal> {
     return new Promise((resolve) => {
-      const waiting = new AbortController();
+      // Only a time limit needs one; messages have none, and they are many.
+      const waiting = limit === undefined ? undefined : new AbortController();
       const settle = (answer: T | Refusal): void => {
         this.#requests.delete(request);
-        waiting.abort();
+        waiting?.abort();
         resolve(answer);
       };
       const request: Request = {
@@ -52,7 +53,7 @@ export class PendingRequests {
         refuse: (reason) => settle(transient(reason)),
       };
       this.#requests.add(request);
-      if (limit !== undefined) this.#limit(request, limit, waiting.signal);
+      if (limit !== undefined && waiting !== undefined) this.#limit(request, limit, waiting.signal);
       try {
         start(settle);
       } catch (error) {
