@@ -72,7 +72,27 @@ function moduleProperties(
   return Object.fromEntries(entries);
 }
 
-function tooLarge({ payload, system, properties }: Telemetry): string | undefined {
+/** One UTF-16 unit takes at most three bytes of UTF-8, each of them `%XX`. */
+const MAX_ENCODED_PER_UNIT = 9;
+
+function tooLarge(message: Telemetry): string | undefined {
+  // Nearly every message is far from the limits, and encoding each one only to measure it costs more than its translation.
+  return atMostBytes(message) <= MAX_TOPIC_BYTES ? undefined : exactlyTooLarge(message);
+}
+
+/** An upper bound of payload and encoded topic together. */
+function atMostBytes({ payload, system, properties }: Telemetry): number {
+  let units = 0;
+  for (const [key, value] of Object.entries(system)) units += SYSTEM_EXTRA_UNITS + key.length + value.length;
+  for (const [key, value] of Object.entries(properties)) units += PAIR_EXTRA_UNITS + key.length + value.length;
+  return TOPIC_RESERVE_BYTES + payload.length + units * MAX_ENCODED_PER_UNIT;
+}
+
+/** `=` and `&`, and `$.` before a system property's key. */
+const PAIR_EXTRA_UNITS = 2;
+const SYSTEM_EXTRA_UNITS = 4;
+
+function exactlyTooLarge({ payload, system, properties }: Telemetry): string | undefined {
   const bag = formatBag([
     ...Object.entries(system).map(([key, value]): [string, string] => [`$.${key}`, value]),
     ...Object.entries(properties),
