@@ -46,7 +46,7 @@ class Leaf {
   readonly #idAt: number;
   readonly #sentAt = new Float64Array(65_536);
   #nextId = 1;
-  #rest = Buffer.alloc(0);
+  #rest: Buffer = Buffer.alloc(0);
   pending = 0;
 
   constructor(socket: Socket, id: string) {

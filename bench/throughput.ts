@@ -24,7 +24,7 @@ interface Round {
   readonly rssMb: number;
 }
 
-const ROUNDS = 3;
+const ROUNDS = Number(process.env["BENCH_ROUNDS"] ?? 3);
 const LOAD = { leaves: 100, window: 4, payloadBytes: 256, warmMs: 2_000, measureMs: 5_000 } as const;
 
 /** One load against one front; processor time and memory are the front's. */
