@@ -33,7 +33,7 @@ export class Lane {
  * Runs `work` while all these lanes stand still, so that one commit can change several leaves.
  * Only one such piece may be under way at a time in a process (twin-sync sees to that): two could wait for each other.
  */
-export async function together<T>(lanes: readonly Lane[], work: () => Promise<T>): Promise<T> {
+async function together<T>(lanes: readonly Lane[], work: () => Promise<T>): Promise<T> {
   const released = Promise.withResolvers<undefined>();
   const entered = lanes.map(
     (lane) =>
@@ -51,5 +51,27 @@ export async function together<T>(lanes: readonly Lane[], work: () => Promise<T>
     return await work();
   } finally {
     released.resolve(undefined);
+  }
+}
+
+/**
+ * As {@link together}, for all that `concerned` names. It is asked again once they stand still: who came meanwhile knows nothing of
+ * this work, and stands still with the others at the next try. Resolves to those for whom the work was done.
+ */
+export async function allTogether<T extends { readonly lane: Lane }>(
+  concerned: () => ReadonlySet<T>,
+  work: (all: readonly T[]) => Promise<void>,
+): Promise<readonly T[]> {
+  for (;;) {
+    const all = concerned();
+    const isDone = await together(
+      [...all].map(({ lane }) => lane),
+      async () => {
+        if ([...concerned()].some((one) => !all.has(one))) return false;
+        await work([...all]);
+        return true;
+      },
+    );
+    if (isDone) return [...all];
   }
 }

@@ -313,9 +313,10 @@ export class Relay implements AsyncDisposable {
   }
 
   async #confirmLeaf(leaf: Leaf): Promise<void> {
-    await leaf.lane.run(() =>
-      this.#leaves.save(leaf, this.#apply.firstRecord({ ...leaf.record, removed: false, accepted: {} })),
-    );
+    await leaf.lane.run(async () => {
+      const record = await this.#apply.firstRecord({ ...leaf.record, removed: false, accepted: {} });
+      await this.#leaves.save(leaf, record);
+    });
     await this.#options.downstream.drop(leaf.id, "confirmed: read your twin");
   }
 }

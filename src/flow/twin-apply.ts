@@ -29,7 +29,7 @@ import {
 } from "../translate/pnp.ts";
 import type { ReportedBudget } from "./budget.ts";
 import type { Downlink } from "./downlink.ts";
-import { together } from "./lane.ts";
+import { allTogether } from "./lane.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics, Store } from "./ports.ts";
 
@@ -75,6 +75,8 @@ interface Change {
 export class TwinApply {
   readonly #options: TwinApplyOptions;
   #known: ModuleDesired | undefined;
+  /** While a change is being written: settles, and never rejects, when `#known` is what the disk has. */
+  #saving: Promise<void> | undefined;
   /** Components of the module's reported section whose leaf has not been seen (since the disk was lost). */
   #orphans: JsonObject = {};
   readonly #resends = new Map<string, number>();
@@ -96,8 +98,12 @@ export class TwinApply {
     return this.#known;
   }
 
-  /** The state of a leaf that connects for the first time, as far as the gateway knows it. */
-  firstRecord(record: LeafRecord): LeafRecord {
+  /**
+   * The state of a leaf that connects for the first time, as far as the gateway knows it. Call inside the leaf's lane and save it
+   * there: a change of the twin that is being written did not know of this leaf, later ones wait for its lane.
+   */
+  async firstRecord(record: LeafRecord): Promise<LeafRecord> {
+    while (this.#saving !== undefined) await this.#saving;
     if (this.#known === undefined) return record;
     const named = this.#learn(record, [this.#known.desired, this.#orphans]);
     const slice = moduleSlice(named, this.#orphans);
@@ -122,13 +128,12 @@ export class TwinApply {
     const judgement = judgeRead(this.#known?.version, version);
     if (judgement === "unknown" || version === undefined) return undefined;
     if (judgement === "recreated" && context.mayBeOld) return undefined;
-    const leaves = [...this.#options.leaves.all()];
     if (judgement === "recreated")
       this.#options.log.warn({ version, known: this.#known?.version }, "the module twin was made anew");
-    await together(
-      leaves.map((leaf) => leaf.lane),
-      () =>
-        this.#commit(desired, version, leaves, (leaf) =>
+    const leaves = await allTogether(
+      () => new Set(this.#options.leaves.all()),
+      (those) =>
+        this.#commit(desired, version, those, (leaf) =>
           this.#reconciled(leaf, desired, version, reported, judgement, context),
         ),
     );
@@ -145,16 +150,10 @@ export class TwinApply {
   /** Takes one desired patch in, whose version follows the known one. */
   async patch(patch: JsonObject, version: number): Promise<void> {
     if (this.#known === undefined) return;
-    const touched = new Set<Leaf>();
-    for (const component of Object.keys(patch)) {
-      const owner = this.#options.leaves.ownerOf(component);
-      if (owner !== undefined) touched.add(owner);
-    }
     const desired = applyPatch(this.#known.desired, patch);
-    const leaves = [...touched];
-    await together(
-      leaves.map((leaf) => leaf.lane),
-      () =>
+    await allTogether(
+      () => this.#ownersOf(Object.keys(patch)),
+      (leaves) =>
         this.#commit(desired, version, leaves, ({ record }) => {
           if (record.removed) return { record, notice: undefined, drop: false };
           const named = this.#learn(record, [patch]);
@@ -167,6 +166,11 @@ export class TwinApply {
           return { ...change, drop: false };
         }),
     );
+  }
+
+  #ownersOf(components: readonly string[]): ReadonlySet<Leaf> {
+    const owners = components.map((component) => this.#options.leaves.ownerOf(component));
+    return new Set(owners.filter((owner) => owner !== undefined));
   }
 
   /** All that changes, in one commit; then, and only then, the leaves hear of it. */
@@ -182,7 +186,14 @@ export class TwinApply {
     for (const [leaf, { record, notice }] of changes) records.set(leaf, withMissed(leaf.record, record, notice));
     const next = { desired, version };
     const isNews = this.#known?.version !== version || this.#known.desired !== desired;
-    await table.saveAll(records, isNews ? [{ kind: "meta", key: "module-desired", value: next }] : []);
+    const saved = Promise.withResolvers<void>();
+    this.#saving = saved.promise;
+    try {
+      await table.saveAll(records, isNews ? [{ kind: "meta", key: "module-desired", value: next }] : []);
+    } finally {
+      this.#saving = undefined;
+      saved.resolve();
+    }
     const own = desired[GATEWAY_COMPONENT];
     const ownBefore = this.#known?.desired[GATEWAY_COMPONENT];
     const isOwnNews = this.#known === undefined || !sameValue(own ?? null, ownBefore ?? null);

@@ -114,7 +114,7 @@ export class Uplink implements LeafHandler {
     if (!isNew && isSame && connect.dialect === record.dialect) return;
     const next = { ...record, subscriptions, modelId, dialect: connect.dialect };
     try {
-      await leaves.save(leaf, isNew ? apply.firstRecord(next) : next);
+      await leaves.save(leaf, isNew ? await apply.firstRecord(next) : next);
     } catch (error) {
       // Still in the lane, so that nobody who waits behind takes the record for one that is stored.
       if (isNew) leaves.discard(leaf);

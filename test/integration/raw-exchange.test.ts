@@ -1,4 +1,5 @@
 /** How SDKs of other languages speak, and what becomes of MQTT's own flags: QoS, retain, dup, wills, unacknowledged messages. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { connectAsync } from "mqtt";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { isJsonObject } from "../../src/core/merge-patch.ts";
@@ -162,6 +163,27 @@ describe("a twin GET is answered", () => {
     await late.until("the telemetry", () => late.messagesOf("earlybird").length === 1);
     leaf.cut();
   });
+});
+
+test("leaves that connect for the first time while their desired properties change have them", async () => {
+  const levels = Array.from({ length: 60 }, (_, level) => level);
+  await Promise.all(
+    levels.map(async (level) => {
+      // Spread over the time that the change takes to come down and to be written.
+      await sleep(level * 20);
+      world.setDesired({ [`newcomer${level}`]: { level } });
+      await sleep((level % 12) * 0.5);
+      const leaf = await world.leaf(`newcomer${level}`);
+      const hasIt = async (): Promise<boolean> => {
+        leaf.publish(`${TWIN_GET}1`, "", { qos: 0 });
+        const { body } = await twinReply(leaf);
+        return isJsonObject(body["desired"]) && body["desired"]["level"] === level;
+      };
+      // Before the next read of the whole twin would mend it.
+      await world.until(`level ${level}`, hasIt, 10_000);
+      leaf.cut();
+    }),
+  );
 });
 
 describe("the Python guide", () => {
