@@ -6,8 +6,8 @@ export interface Sample {
   readonly value: number;
 }
 
-const LINE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*$/;
-const LABEL = /([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"/g;
+const LINE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*$/s;
+const LABEL = /([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"/gs;
 
 /** All samples of the named series in the page's order [Prometheus text format 0.0.4]. */
 export function parseMetrics(text: string, names: ReadonlySet<string>): Sample[] {
@@ -30,7 +30,7 @@ function parseLabels(text: string): Record<string, string> {
 }
 
 function unescapeLabel(value: string): string {
-  return value.replaceAll(/\\(.)/g, (_, character: string) => (character === "n" ? "\n" : character));
+  return value.replaceAll(/\\(.)/gs, (_, character: string) => (character === "n" ? "\n" : character));
 }
 
 function parseValue(text: string | undefined): number | undefined {

@@ -60,6 +60,11 @@ describe("parseMetrics", () => {
     );
   });
 
+  it("ends a line at a line feed only: other line separators belong to a value", () => {
+    for (const text of ["a\u2028b", "a\u2029b", "a\rb"])
+      expect(parseMetrics(`m{l="${text}"} 1`, new Set(["m"]))).toEqual([{ name: "m", labels: { l: text }, value: 1 }]);
+  });
+
   it("knows infinities and skips what is no number", () => {
     const samples = parseMetrics("m +Inf\nm -Inf\nm NaN\nm\nother 1", new Set(["m"]));
     expect(samples.map(({ value }) => value)).toEqual([Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]);
