@@ -1,0 +1,143 @@
+/** A leaf that lives through its gateway's death: mqtt.js with a kept session that subscribes once and never again, and numbers all it says. */
+import { setTimeout as delay } from "node:timers/promises";
+import mqtt, { type MqttClient } from "mqtt";
+
+const SUBSCRIPTIONS = ["$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#"];
+const REPORTED = "$iothub/twin/PATCH/properties/reported/?$rid=";
+const ANSWER_WITHIN_MS = 5_000;
+const RECONNECT_MS = 100;
+/** How many properties the leaf reports in turn. */
+export const REPORTED_KEYS = 5;
+
+export interface LeafReply {
+  readonly status: number;
+  readonly body: string;
+}
+
+export class NumberedLeaf implements AsyncDisposable {
+  readonly id: string;
+  /** The numbers of the messages that were acknowledged. */
+  readonly acknowledged: number[] = [];
+  /** Of each reported property the last value that was answered 204. */
+  readonly accepted = new Map<string, number>();
+  /** The statuses of all answers to reported patches. */
+  readonly statuses: number[] = [];
+  /** `$version` of each desired patch in the order of arrival. */
+  readonly versions: number[] = [];
+  /** The last patches' values of `target`, in the order of arrival. */
+  readonly targets: unknown[] = [];
+  readonly #client: MqttClient;
+  readonly #waiting = new Map<string, (reply: LeafReply) => void>();
+  #isEnding = false;
+  #sent = 0;
+  #asked = 0;
+
+  private constructor(id: string, client: MqttClient) {
+    this.id = id;
+    this.#client = client;
+  }
+
+  /** Resolves when the leaf has subscribed, the one time it does. */
+  static async connect(id: string, port: number): Promise<NumberedLeaf> {
+    const client = mqtt.connect({
+      host: "127.0.0.1",
+      port,
+      clientId: id,
+      username: `hub.example/${id}/?api-version=2021-04-12`,
+      password: "none",
+      clean: false,
+      resubscribe: false,
+      reconnectPeriod: RECONNECT_MS,
+      keepalive: 30,
+    });
+    client.on("error", () => undefined);
+    const leaf = new NumberedLeaf(id, client);
+    client.on("message", (topic, payload) => leaf.#heard(topic, payload.toString()));
+    await client.subscribeAsync(SUBSCRIPTIONS, { qos: 0 });
+    return leaf;
+  }
+
+  get isConnected(): boolean {
+    return this.#client.connected;
+  }
+
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /** Resolves at the PUBACK, however many connections it takes. */
+  async send(): Promise<void> {
+    const number = this.#sent;
+    this.#sent += 1;
+    const body = JSON.stringify({ number });
+    await this.#client.publishAsync(`devices/${this.id}/messages/events/`, body, { qos: 1 });
+    this.acknowledged.push(number);
+  }
+
+  /** Undefined when there was no answer, as when the gateway was killed meanwhile. */
+  async report(patch: Readonly<Record<string, unknown>>): Promise<LeafReply | undefined> {
+    return this.#ask(REPORTED, JSON.stringify(patch));
+  }
+
+  get(): Promise<LeafReply | undefined> {
+    return this.#ask("$iothub/twin/GET/?$rid=", "");
+  }
+
+  /** Sends messages, `window` at a time, until the signal ends it; resolves when the last is acknowledged. */
+  async sendUntil(signal: AbortSignal, window: number, pauseMs: number): Promise<void> {
+    const one = async (): Promise<void> => {
+      while (!signal.aborted) {
+        await this.send();
+        await delay(pauseMs);
+      }
+    };
+    await Promise.all(Array.from({ length: window }, one));
+  }
+
+  /** Reports counters under {@link REPORTED_KEYS} names in turn. */
+  async reportUntil(signal: AbortSignal, pauseMs: number): Promise<void> {
+    for (let number = 0; !signal.aborted; number += 1) {
+      await delay(pauseMs);
+      if (!this.isConnected) continue;
+      const key = `counter${number % REPORTED_KEYS}`;
+      const reply = await this.report({ [key]: number });
+      if (reply === undefined) continue;
+      this.statuses.push(reply.status);
+      if (reply.status === 204) this.accepted.set(key, number);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    await this.#client.endAsync(true);
+  }
+
+  async #ask(topic: string, body: string): Promise<LeafReply | undefined> {
+    this.#asked += 1;
+    const rid = `${this.id}-${this.#asked}`;
+    const { promise, resolve } = Promise.withResolvers<LeafReply | undefined>();
+    const watchdog = setTimeout(() => resolve(undefined), ANSWER_WITHIN_MS);
+    const gone = (): void => resolve(undefined);
+    this.#client.once("close", gone);
+    this.#waiting.set(rid, resolve);
+    this.#client.publish(`${topic}${rid}`, body, { qos: 0 });
+    const reply = await promise;
+    clearTimeout(watchdog);
+    this.#client.off("close", gone);
+    this.#waiting.delete(rid);
+    return reply;
+  }
+
+  #heard(topic: string, body: string): void {
+    const [, status, rid = ""] = /^\$iothub\/twin\/res\/(\d+)\/\?\$rid=([^&]+)/.exec(topic) ?? [];
+    const [, command] = /^\$iothub\/methods\/POST\/[^/]+\/\?\$rid=(.+)$/.exec(topic) ?? [];
+    if (status !== undefined) this.#waiting.get(rid)?.({ status: Number(status), body });
+    else if (command !== undefined && !this.#isEnding)
+      this.#client.publish(`$iothub/methods/res/200/?$rid=${command}`, body, { qos: 0 });
+    else if (topic.startsWith("$iothub/twin/PATCH/properties/desired/")) {
+      const patch = JSON.parse(body) as { readonly $version: number; readonly target?: unknown };
+      this.versions.push(patch.$version);
+      if (patch.target !== undefined) this.targets.push(patch.target);
+    }
+  }
+}
