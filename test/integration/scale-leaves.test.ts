@@ -21,7 +21,9 @@ const onRejection = (reason: unknown): void => void rejections.push(reason);
 
 beforeAll(async () => {
   process.on("unhandledRejection", onRejection);
-  world = await World.start();
+  // The hub's long times, divided by 30 or so.
+  const times = { resumeAfterRefusedMs: 1_300, wakingReadMs: 160, offlineNoticeMs: 1_000 };
+  world = await World.start({ hub: times, config: { wanProbeSecs: 1 } });
   const { plain = 0 } = world.gateway.broker.ports;
   leaves = await Promise.all(IDS.map((id) => BusyLeaf.connect(id, plain)));
 }, TIMEOUT_MS);
@@ -64,21 +66,7 @@ test(
 test(
   "while the upstream is cut, killed and restored they stay connected, are answered from the cache, and all converges",
   async () => {
-    let isOver = false;
-    const whileItLasts = async (step: () => Promise<unknown>): Promise<void> => {
-      while (!isOver) await step();
-    };
-    const traffic = leaves.flatMap((leaf) => [
-      whileItLasts(async () => {
-        await leaf.sendTelemetry();
-        await pause();
-      }),
-      whileItLasts(async () => {
-        expect((await leaf.report()).status).toBe(204);
-        await pause(4);
-      }),
-    ]);
-    try {
+    await underLoad(async () => {
       for (let cut = 0; cut < 3; cut += 1) {
         world.hub.cutConnections();
         await world.linked();
@@ -86,24 +74,67 @@ test(
       await world.hub.killEdge("keep");
       // The cloud changes its mind while nobody can be told, and leaves read, and are acknowledged.
       world.setDesired(desiredForAll(2));
-      const before = leaves.map(({ acknowledged }) => acknowledged.length);
       await Promise.all(leaves.map((leaf) => readsItsOwn(leaf, 1)));
-      await world.until("acknowledgements without an upstream", () =>
-        leaves.every((leaf, at) => leaf.acknowledged.length >= (before[at] ?? 0) + 3),
-      );
+      await acknowledgedMore(3);
       await world.hub.startEdge();
       await world.linked();
       await Promise.all(leaves.map((leaf) => commanded(leaf, "after")));
-    } finally {
-      isOver = true;
-      await Promise.all(traffic);
-    }
+    });
     await converged(2);
     expect(await world.metric("leaf_connections")).toBe(100);
     expect(await world.metric("defects_total")).toBe(0);
   },
   TIMEOUT_MS,
 );
+
+test(
+  "while the WAN behind edgeHub is away they notice nothing, and what the cloud changed meanwhile comes when it is back",
+  async () => {
+    await underLoad(async () => {
+      world.hub.wan.cut("refused");
+      world.setDesired(desiredForAll(3));
+      await acknowledgedMore(3);
+      await Promise.all(leaves.map((leaf) => readsItsOwn(leaf, 2)));
+      world.hub.wan.restore();
+      await acknowledgedMore(3);
+    });
+    await converged(3);
+    expect(await world.metric("leaf_connections")).toBe(100);
+    expect(await world.metric("defects_total")).toBe(0);
+  },
+  TIMEOUT_MS,
+);
+
+/** All leaves send and report while `disturb` goes on; resolves when every answer is in. */
+async function underLoad(disturb: () => Promise<void>): Promise<void> {
+  let isOver = false;
+  const whileItLasts = async (step: () => Promise<unknown>): Promise<void> => {
+    while (!isOver) await step();
+  };
+  const traffic = leaves.flatMap((leaf) => [
+    whileItLasts(async () => {
+      await leaf.sendTelemetry();
+      await pause();
+    }),
+    whileItLasts(async () => {
+      expect((await leaf.report()).status).toBe(204);
+      await pause(4);
+    }),
+  ]);
+  try {
+    await disturb();
+  } finally {
+    isOver = true;
+    await Promise.all(traffic);
+  }
+}
+
+async function acknowledgedMore(messages: number): Promise<void> {
+  const before = leaves.map(({ acknowledged }) => acknowledged.length);
+  await world.until("acknowledgements", () =>
+    leaves.every((leaf, at) => leaf.acknowledged.length >= (before[at] ?? 0) + messages),
+  );
+}
 
 /** Both sides hold the same: the hub all telemetry and the last reports, each leaf its last desired values. */
 async function converged(level: number): Promise<void> {
