@@ -1,19 +1,25 @@
 /**
- * `npm run bench [-- <part>...]`: each part with its own processes and folder, one after the other; all tables at the end.
+ * `npm run bench [-- <part>... [--large]]`: each part with its own processes and folder, one after the other; all tables at the end.
  * Figures depend on the machine; what counts are the ratios to what ran beside them.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { outage, queue, writes } from "./outage.ts";
 import { machine, markdown, type Section } from "./report.ts";
 import { throughput } from "./throughput.ts";
 
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { large: { type: "boolean", default: false } },
+});
 const PARTS: Readonly<Record<string, (folder: string) => Promise<Section>>> = {
   throughput,
+  outage,
+  writes,
+  queue: (folder) => queue(folder, values.large ? 1_000_000 : 100_000),
 };
-
-const { positionals } = parseArgs({ allowPositionals: true });
 const unknown = positionals.filter((name) => !Object.hasOwn(PARTS, name));
 if (unknown.length > 0) {
   console.error(`There is no part ${unknown.join(", ")}; there are ${Object.keys(PARTS).join(", ")}.`);
