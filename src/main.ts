@@ -3,7 +3,7 @@
  * The process: environment, config file, signals, exit codes. Alone reads `process.*`.
  * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>` and `config` answer operators without starting it.
  */
-import { createHash, createHmac } from "node:crypto";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
@@ -11,6 +11,7 @@ import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config
 import { componentName } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
 import { parseLeafId } from "./core/message.ts";
+import { deriveLeafKey } from "./downstream/sas-token.ts";
 import { type Gateway, startGateway } from "./gateway.ts";
 
 /** Set first: as process 1 of a container Node ignores SIGTERM until somebody listens. */
@@ -111,8 +112,8 @@ function leafKey(id: string): string {
   const config = readConfig();
   if (config.groupKeyFile === "")
     fail("groupKeyFile (GATEWAY_GROUP_KEY_FILE) names the file with the group key; it is not set.", 2);
-  const groupKey = readFileSync(config.groupKeyFile, "utf8").trim();
-  const key = createHmac("sha256", Buffer.from(groupKey, "base64")).update(leafId, "utf8").digest("base64");
+  const [primary = ""] = readFileSync(config.groupKeyFile, "utf8").trim().split(/\s+/);
+  const key = deriveLeafKey(primary, leafId);
   const hub = config.hubHostNames[0] ?? process.env["IOTEDGE_IOTHUBHOSTNAME"] ?? "<hub>.azure-devices.net";
   const host = config.serverNames[0] ?? process.env["IOTEDGE_GATEWAYHOSTNAME"]?.split(":")[0] ?? "<gateway host>";
   return `${key}\nHostName=${hub};DeviceId=${leafId};SharedAccessKey=${key};GatewayHostName=${host}`;

@@ -14,6 +14,8 @@ export interface Leaf {
   readonly lane: Lane;
   record: LeafRecord;
   connected: boolean;
+  /** The current connection asked for a clean session: nothing of it is kept. */
+  isClean: boolean;
   /** Open channels of the current connection, by its subscriptions. */
   channels: ReadonlySet<Channel>;
   /** Twin GETs that wait for the first synchronisation. */
@@ -157,6 +159,7 @@ export class Leaves {
       lane: new Lane(),
       record,
       connected: false,
+      isClean: false,
       channels: new Set(),
       heldGets: [],
       told: undefined,

@@ -69,9 +69,10 @@ export class Uplink implements LeafHandler {
     return { kind: "accepted", subscriptions: leaf.record.subscriptions };
   }
 
-  async connected({ leafId }: LeafConnect): Promise<void> {
+  async connected({ clean, leafId }: LeafConnect): Promise<void> {
     await this.#withLeaf(leafId, (leaf) => {
       leaf.connected = true;
+      leaf.isClean = clean;
       leaf.channels = new Set();
       leaf.heldGets = [];
       leaf.told = undefined;
@@ -82,7 +83,8 @@ export class Uplink implements LeafHandler {
   async subscribed(leafId: LeafId, subscriptions: readonly Subscription[]): Promise<void> {
     await this.#withLeaf(leafId, async (leaf) => {
       const { leaves } = this.#options;
-      if (!sameSubscriptions(subscriptions, leaf.record.subscriptions))
+      // A clean session ends with its connection [MQTT-3.1.2-6].
+      if (!leaf.isClean && !sameSubscriptions(subscriptions, leaf.record.subscriptions))
         await leaves.save(leaf, { ...leaf.record, subscriptions });
       // The connection may have ended while the commit was under way.
       if (leaf.connected) this.#openChannels(leaf, subscriptions);

@@ -154,6 +154,20 @@ describe("G6 commands", () => {
   });
 });
 
+describe("sessions", () => {
+  test("a clean session leaves no subscription behind for a later one that is kept", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true, clean: true });
+    await leaf.disconnect();
+    await leaf.connect({ subscribe: false });
+    world.hub.desire({ leaf1: { target: 5 } });
+    await world.pass(100);
+    expect(leaf.desired).toEqual({});
+    expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 404 });
+  });
+});
+
 describe("G8 quiet recovery", () => {
   test("a killed gateway serves a leaf that never subscribes again", async () => {
     const world = await connectedWorld();
