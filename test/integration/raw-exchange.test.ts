@@ -45,14 +45,6 @@ describe("QoS", () => {
     expect(world.messagesOf("qos-two")).toEqual([]);
     other.cut();
   });
-
-  test("of a subscription to C2D decides how a message comes: as 0 it needs no PUBACK", async () => {
-    const leaf = await world.leaf("qos-c2d");
-    expect(await leaf.subscribe(["devices/qos-c2d/messages/devicebound/#", 0])).toEqual([0]);
-    await send("qos-c2d", "hello");
-    expect((await leaf.next("publish")).qos).toBe(0);
-    leaf.cut();
-  });
 });
 
 describe("telemetry", () => {
@@ -233,62 +225,6 @@ function guideAnswer(patch: JsonObject): JsonObject {
     .filter(([name]) => name !== "__t")
     .map(([name, value]): [string, Json] => [name, { ac: 200, ad: "ok", av: version, value }]);
   return { [componentName]: Object.fromEntries(answers) };
-}
-
-describe("cloud-to-device", () => {
-  test("that was not acknowledged comes again at the next connection, and never after its PUBACK", async () => {
-    const filter = "devices/c2d/messages/devicebound/#";
-    const first = await world.leaf("c2d");
-    await first.subscribe(filter);
-    await send("c2d", "important");
-    const unacknowledged = await first.next("publish");
-    expect(unacknowledged).toMatchObject({ qos: 1, dup: false });
-    expect(unacknowledged.topic).toMatch(/^devices\/c2d\/messages\/devicebound\/%24\.to=%2Fdevices%2Fc2d%2F/);
-    first.cut();
-
-    const second = await world.leaf("c2d");
-    const again = await second.next("publish");
-    expect(again.payload.toString()).toBe("important");
-    expect(again.topic).toBe(unacknowledged.topic);
-    second.send({ cmd: "puback", messageId: again.messageId ?? 0 });
-    await world.until("an empty queue", async () => (await queued("c2d")) === 0);
-    await second.disconnect();
-
-    const third = await world.leaf("c2d");
-    await third.ping();
-    expect(third.packets).toEqual([]);
-    third.cut();
-  });
-
-  test("waits for a leaf that is away, in order, one outstanding at a time", async () => {
-    const filter = "devices/sleepy/messages/devicebound/#";
-    const first = await world.leaf("sleepy");
-    await first.subscribe(filter);
-    await first.disconnect();
-    for (const text of ["one", "two", "three"]) await send("sleepy", text);
-    const leaf = await world.leaf("sleepy");
-    const heard: string[] = [];
-    while (heard.length < 3) {
-      const { messageId = 0, payload } = await leaf.next("publish");
-      heard.push(payload.toString());
-      await leaf.ping();
-      // Nothing comes while this one is unacknowledged.
-      expect(leaf.packets).toEqual([]);
-      leaf.send({ cmd: "puback", messageId });
-    }
-    expect(heard).toEqual(["one", "two", "three"]);
-    leaf.cut();
-  });
-});
-
-async function send(leafId: string, text: string): Promise<void> {
-  const { payload, status } = await world.command("gateway*sendCloudToDevice", { leafId, payload: text });
-  if (status !== 200) throw new Error(JSON.stringify(payload));
-}
-
-async function queued(leafId: string): Promise<unknown> {
-  const { payload } = await world.command("gateway*getLeaf", { leafId });
-  return isJsonObject(payload) ? payload["cloudToDeviceQueued"] : undefined;
 }
 
 test("mqtt.js, as anybody would use it, does telemetry, twin and commands over TCP", async () => {
