@@ -80,7 +80,8 @@ describe("commands to SDK leaves", () => {
     const leaf = await rig.connectLeaf("command4");
     leaf.onDeviceMethod("silent", () => undefined);
     await listening("command4");
-    expect(await rig.command("command4*silent", 1)).toMatchObject({ status: 504 });
+    const answers = await Promise.all(["silent", "unheardOf"].map((name) => rig.command(`command4*${name}`, 1)));
+    expect(answers).toMatchObject([{ status: 504 }, { status: 504 }]);
   });
 
   it("to a leaf that is away, never was, or has no such component are answered 404 with a reason", async () => {

@@ -65,6 +65,21 @@ describe("an SDK leaf", () => {
     await works(rig, "storeless", leaf, "after");
   });
 
+  it("goes on after the gateway's connection to edgeHub was cut while it sends, and loses nothing that was acknowledged", async () => {
+    await using rig = await startRig({ behindProxy: true });
+    const leaf = await program(rig, "cut");
+    await works(rig, "cut", leaf, "before");
+    const sent = Array.from({ length: 30 }, (_, n) => `n${n}`);
+    for (const [n, body] of sent.entries()) {
+      if (n % 10 === 5) rig.proxy?.reset();
+      await leaf.client.sendEvent(new Message(body));
+    }
+    await expect
+      .poll(() => rig.eventsOf("cut").map(({ body }) => Buffer.from(body).toString()), WITHIN)
+      .toEqual(expect.arrayContaining(sent));
+    await works(rig, "cut", leaf, "after");
+  });
+
   it("gets what was set while it was away when it is opened again", async () => {
     await using rig = await startRig();
     const leaf = await program(rig, "away");
