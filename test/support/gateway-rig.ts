@@ -44,7 +44,7 @@ const FAST: Partial<DevHubSettings> = {
   offlineNoticeMs: 1_000,
 };
 
-export interface RigOptions {
+interface RigOptions {
   readonly hub?: Partial<DevHubSettings>;
   readonly config?: Partial<Config>;
   /** The gateway reaches edgeHub through {@link GatewayRig.proxy}. */
@@ -224,7 +224,7 @@ export class GatewayRig implements AsyncDisposable {
   }
 }
 
-export interface CommandResult {
+interface CommandResult {
   readonly status: number;
   readonly payload: unknown;
 }
