@@ -80,7 +80,7 @@ export const leafIds: fc.Arbitrary<LeafId> = fc
 /** Components that every record of {@link recordOf} knows. */
 export const COMPONENTS = ["thermostat1", "thermostat2"] as const;
 
-export const acknowledgements: fc.Arbitrary<Json> = fc.record(
+const acknowledgements: fc.Arbitrary<Json> = fc.record(
   {
     value: plainValues,
     ac: fc.constantFrom(200, 202, 203, 400, 500),

@@ -7,7 +7,7 @@ import type { DevHub } from "../../src/devhub/devhub.ts";
 const MAIN = new URL("../../src/main.ts", import.meta.url).pathname;
 const START_WATCHDOG_MS = 60_000;
 
-export interface ProcessEnd {
+interface ProcessEnd {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
 }

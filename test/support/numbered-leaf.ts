@@ -7,7 +7,7 @@ const REPORTED = "$iothub/twin/PATCH/properties/reported/?$rid=";
 const ANSWER_WITHIN_MS = 5_000;
 const RECONNECT_MS = 100;
 /** How many properties the leaf reports in turn. */
-export const REPORTED_KEYS = 5;
+const REPORTED_KEYS = 5;
 
 export interface LeafReply {
   readonly status: number;
