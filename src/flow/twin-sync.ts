@@ -26,6 +26,8 @@ export interface TwinSyncOptions {
 }
 
 const READ_RETRY_MS = 5_000;
+const READ_AGAIN_MS = 500;
+const MAX_READS_FROM_STORE = 5;
 /** After a push the cloud's twin is compared again once edgeHub must have sent it. */
 const SETTLE_READ_MS = 20_000;
 /** A read that took so long was answered from edgeHub's store [iothub-mqtt.md 12.2: 20 to 50 s]. */
@@ -47,6 +49,8 @@ export class TwinSync {
   /** Desired patches are taken in one after the other. */
   #serial: Promise<void> = Promise.resolve();
   #settleReadPlanned = false;
+  /** In a row; a few are worth asking again for. */
+  #readsFromStore = 0;
   /** On this link: what the first read makes us push is compared once. */
   #hasCompared = false;
 
@@ -194,9 +198,20 @@ export class TwinSync {
     synchronised();
     for (const leaf of leaves) push.changed(leaf);
     push.ownChanged();
+    if (fromCloud) this.#readsFromStore = 0;
+    else if (readsBefore !== undefined) this.#readAgainSoon();
     if (!this.#hasCompared) this.#planSettleRead();
     this.#hasCompared = true;
     return true;
+  }
+
+  /**
+   * edgeHub has answered from its store, so changes made while the WAN was away are not in it. The first read after an outage often
+   * ends so, and wakes edgeHub: the next one comes from the cloud [iothub-mqtt.md 12.3].
+   */
+  #readAgainSoon(): void {
+    this.#readsFromStore += 1;
+    if (this.#readsFromStore <= MAX_READS_FROM_STORE) this.#wantLater(READ_AGAIN_MS * this.#readsFromStore);
   }
 
   /** An object was removed: if another takes its place soon, edgeHub may lose the removal on its way to the cloud. */

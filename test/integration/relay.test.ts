@@ -154,6 +154,30 @@ describe("G6 commands", () => {
   });
 });
 
+describe("the WAN returns", () => {
+  test("a read that edgeHub answered from its store is asked again until the cloud answers", async () => {
+    await using world = await connectedWorld();
+    await world.pass(30_000);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.wan.handler?.wan("away");
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 9 } });
+    world.hub.deaf = false;
+    // The store still has the twin from before the outage.
+    const [desired, version] = [world.hub.desired, world.hub.version];
+    Object.assign(world.hub, { desired: {}, version: version - 1 });
+    world.wan.fromStore = 2;
+    world.wan.handler?.wan("online");
+    await world.pass(100);
+    expect(leaf.desired).toEqual({});
+    Object.assign(world.hub, { desired, version });
+    await world.pass(3_000);
+    expect(leaf.desired).toEqual({ target: 9 });
+  });
+});
+
 describe("sessions", () => {
   test("a clean session leaves no subscription behind for a later one that is kept", async () => {
     await using world = await connectedWorld();
