@@ -1,6 +1,7 @@
 /**
  * The load: leaves that speak raw MQTT over TCP or TLS, each with a window of unacknowledged messages. Argument: {@link Load} as JSON.
- * Says `connected`, `begin` when warm, `end` with the figures of the time between, and ends when everything is acknowledged.
+ * Says `connected`, `begin` when warm, `end` with the figures of the time between, and ends when everything is acknowledged. A twin operation counts as
+ * acknowledged when its answer is there.
  */
 import { readFileSync } from "node:fs";
 import { connect as connectTcp, type Socket } from "node:net";
@@ -17,11 +18,15 @@ export interface Load {
   readonly payloadBytes: number;
   readonly warmMs: number;
   readonly measureMs: number;
+  /** What each leaf does; twin operations are answered in any order of requests. */
+  readonly operation?: Operation;
   /** Messages each second of all leaves together; absent: as fast as they are acknowledged. */
   readonly perSec?: number;
   /** Stops after so many messages instead of after `measureMs`. */
   readonly messages?: number;
 }
+
+export type Operation = "telemetry" | "get" | "patch";
 
 export interface LoadFigures {
   readonly acked: number;
@@ -40,7 +45,13 @@ let beganAt = 0;
 let latencies: number[] = [];
 let reachedEnd: (() => void) | undefined;
 
-class Leaf {
+interface Leaf {
+  start(): void;
+  send(): void;
+  fill(): void;
+}
+
+class TelemetryLeaf implements Leaf {
   readonly #socket: Socket;
   readonly #publish: Buffer;
   readonly #idAt: number;
@@ -106,6 +117,56 @@ class Leaf {
   }
 }
 
+/** One twin request after the other, as the SDKs do; each has the next `$rid`. */
+class TwinLeaf implements Leaf {
+  readonly #socket: Socket;
+  readonly #sentAt = new Map<number, number>();
+  #next = 0;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  start(): void {
+    const parser = mqttPacket.parser({ protocolVersion: 4 });
+    parser.on("packet", (packet) => {
+      if (packet.cmd === "publish") this.#answered(packet.topic);
+    });
+    this.#socket.on("data", (chunk: Buffer) => parser.parse(chunk));
+    const subscriptions = [{ topic: "$iothub/twin/res/#", qos: 0 as const }];
+    this.#socket.write(mqttPacket.generate({ cmd: "subscribe", messageId: 1, subscriptions }));
+  }
+
+  send(): void {
+    this.#next += 1;
+    this.#sentAt.set(this.#next, performance.now());
+    sentInAll += 1;
+    const isPatch = load.operation === "patch";
+    const topic = `$iothub/twin/${isPatch ? "PATCH/properties/reported" : "GET"}/?$rid=${this.#next}`;
+    const payload = isPatch ? JSON.stringify({ temperature: this.#next }) : "";
+    const once = { qos: 0, dup: false, retain: false } as const;
+    this.#socket.write(mqttPacket.generate({ cmd: "publish", topic, payload, ...once }));
+  }
+
+  fill(): void {
+    while (this.#sentAt.size < load.window && mayGoOn()) this.send();
+  }
+
+  #answered(topic: string): void {
+    const [, status = "", rid = ""] = /^\$iothub\/twin\/res\/(\d+)\/\?\$rid=(\d+)/.exec(topic) ?? [];
+    if (!status.startsWith("2")) throw new Error(`a twin operation was answered ${topic}`);
+    const sentAt = this.#sentAt.get(Number(rid)) ?? Number.NaN;
+    this.#sentAt.delete(Number(rid));
+    ackedInAll += 1;
+    if (isMeasuring) {
+      acked += 1;
+      latencies.push(performance.now() - sentAt);
+    }
+    this.fill();
+    if (!mayGoOn() && ackedInAll === sentInAll) reachedEnd?.();
+  }
+}
+
 function mayGoOn(): boolean {
   return !isStopping && (load.messages === undefined || sentInAll < load.messages);
 }
@@ -144,7 +205,8 @@ async function connectLeaf(id: string): Promise<Leaf> {
   );
   await isIn;
   socket.off("data", first);
-  return new Leaf(socket, id);
+  const isTwin = load.operation === "get" || load.operation === "patch";
+  return isTwin ? new TwinLeaf(socket) : new TelemetryLeaf(socket, id);
 }
 
 const leaves: Leaf[] = [];

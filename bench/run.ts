@@ -1,6 +1,8 @@
 /**
  * `npm run bench [-- <part>... [--large]]`: each part with its own processes and folder, one after the other; all tables at the end.
  * Figures depend on the machine; what counts are the ratios to what ran beside them.
+ * BENCH_NODE_GATEWAY="--cpu-prof --cpu-prof-dir=/tmp" profiles the gateway (also BENCH_NODE_HUB, BENCH_NODE_FLOOR);
+ * BENCH_ROUNDS=1 shortens the throughput part.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { outage, queue, writes } from "./outage.ts";
 import { machine, markdown, type Section } from "./report.ts";
-import { throughput } from "./throughput.ts";
+import { throughput, twins } from "./throughput.ts";
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -16,6 +18,7 @@ const { positionals, values } = parseArgs({
 });
 const PARTS: Readonly<Record<string, (folder: string) => Promise<Section>>> = {
   throughput,
+  twins,
   outage,
   writes,
   queue: (folder) => queue(folder, values.large ? 1_000_000 : 100_000),

@@ -121,6 +121,27 @@ async function alternate(hub: Hub, folder: string): Promise<Section> {
   };
 }
 
+/** Answered from the gateway's cache; a report is answered once it is on disk. */
+export function twins(folder: string): Promise<Section> {
+  return during(startHub(join(folder, "hub")), (hub) =>
+    during(startGateway(hub, join(folder, "gateway")), async (gateway) => {
+      const rows: string[][] = [];
+      for (const operation of ["get", "patch"] as const) {
+        const run = await runLoad(gateway, { ...LOAD, window: 1, operation });
+        const cpuMs = ((run.end.cpuMs - run.begin.cpuMs) / run.acked) * 1000;
+        const perSec = run.acked / run.seconds;
+        const figures = [run.p50Ms.toFixed(1), run.p99Ms.toFixed(1), cpuMs.toFixed(0), run.end.rssMb.toFixed(0)];
+        rows.push([operation === "get" ? "GET" : "reported PATCH", perSec.toFixed(0), ...figures]);
+      }
+      return {
+        title: `Twin operations: ${LOAD.leaves} leaves, one request of each at a time`,
+        head: ["", "answers/s", "p50 ms", "p99 ms", "CPU ms per 1,000", "RSS MB"],
+        rows,
+      };
+    }),
+  );
+}
+
 function middle(rounds: readonly Round[]): Round {
   const of = (key: keyof Round): number => median(rounds.map((round) => round[key]));
   return {
