@@ -64,7 +64,7 @@ describe("the head of the outbox", () => {
     const before = await folderBytes(rig.folder);
     expect(before).toBeGreaterThan(40_000_000);
     await store.commit(seqs.map((seq) => settle(seq)));
-    await expect.poll(() => folderBytes(rig.folder), { timeout: 30_000 }).toBeLessThan(before / 4);
+    await expect.poll(() => folderBytes(rig.folder), { timeout: 100_000 }).toBeLessThan(before / 4);
     expect(store.usage()).toEqual({ entries: 0, bytes: 0, lastSeq: 800 });
   });
 });
