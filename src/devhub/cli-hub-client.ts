@@ -36,9 +36,10 @@ export class HubClient {
     return { status: response.statusCode ?? 0, body: text === "" ? undefined : (JSON.parse(text) as Json) };
   }
 
-  /** Events from now on, until `signal` or until the hub ends. */
-  async *events(signal: AbortSignal): AsyncGenerator<ServerSent> {
+  /** Events from now on, until `signal` or until the hub ends. After `onOpen` none is missed. */
+  async *events(signal: AbortSignal, onOpen?: () => void): AsyncGenerator<ServerSent> {
     const response = await this.#send("GET", "/events", undefined, signal);
+    onOpen?.();
     let pending = "";
     for await (const chunk of response.setEncoding("utf8")) {
       const blocks = (pending + String(chunk)).split("\n\n");
