@@ -6,12 +6,13 @@ import { createHash, randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "./config.ts";
+import { GATEWAY_COMPONENT } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
 import { createBroker, type LeafBroker } from "./downstream/broker.ts";
 import type { Clock, Log, Store } from "./flow/ports.ts";
 import { Relay } from "./flow/relay.ts";
 import { openLeafAuthenticator, openServerCertificates } from "./leaf-security.ts";
-import { applyDesiredConfig } from "./live-config.ts";
+import { LiveConfig, parseLastDesired } from "./live-config.ts";
 import { systemClock } from "./ops/clock.ts";
 import { type HealthServer, startHealthServer } from "./ops/health.ts";
 import { createLog, isLogLevel, limitRepeats } from "./ops/log.ts";
@@ -41,6 +42,8 @@ export interface GatewayOptions {
 export interface Gateway extends AsyncDisposable {
   readonly relay: Relay;
   readonly broker: LeafBroker;
+  /** In force now, with what is desired of it. */
+  config(): Config;
   /** Bound; undefined when it is off. */
   readonly opsPort: number | undefined;
   metricsText(): Promise<string>;
@@ -60,12 +63,9 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 
 async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<Gateway, typeof Symbol.asyncDispose>> {
   const { bootId, clock = systemClock, config: base, environment, logDestination, stateFolder } = options;
-  let config = base;
-  // Asked for several times by each message, so made only when the configuration changes.
-  let settings = relaySettings(config);
   const rawLog = createLog({
-    level: config.logLevel,
-    format: config.logFormat,
+    level: base.logLevel,
+    format: base.logFormat,
     ...(logDestination === undefined ? {} : { destination: logDestination }),
   });
   const log: Log = limitRepeats(rawLog, clock);
@@ -84,9 +84,23 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
   mkdirSync(stateFolder, { recursive: true });
   const store = stack.use(await openLevelStore({ folder: join(stateFolder, "store"), clock, log, metrics }));
   const clockIsSet = await clockCheck(store, clock);
+  // Asked for several times by each message, so made only when the configuration changes.
+  let settings = relaySettings(base);
+  const live = new LiveConfig({
+    base,
+    changed: ({ config, problems, report }) => {
+      settings = relaySettings(config);
+      rawLog.setLevel(config.logLevel);
+      for (const problem of problems) {
+        metrics.count("config_problems_total");
+        log.warn({ problem }, "a desired configuration value was refused");
+      }
+      relay.report(report);
+    },
+  });
   const upstream = createModuleUpstream({
     credentials,
-    modelId: config.modelId,
+    modelId: base.modelId,
     productInfo: `iotedge-pnp-gateway/${VERSION}`,
     clock,
     log,
@@ -94,25 +108,25 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     random: Math.random,
   });
   const wan = createWanWatch({
-    ...wanSources(config, credentials),
-    wanProbeSecs: () => config.wanProbeSecs,
+    ...wanSources(base, credentials),
+    wanProbeSecs: () => live.config.wanProbeSecs,
     clock,
     log,
   });
-  const security = { config, credentials, clock, log, metrics };
+  const security = { config: base, credentials, clock, log, metrics };
   const certificates = stack.use(await openServerCertificates(security));
   const authenticator = stack.use(
-    openLeafAuthenticator({ ...security, denied: () => config.deniedLeaves, clockIsSet }),
+    openLeafAuthenticator({ ...security, denied: () => live.config.deniedLeaves, clockIsSet }),
   );
   const broker = createBroker({
     dialects,
     authenticator,
-    limits: brokerLimits(config),
+    limits: brokerLimits(base),
     listeners: {
       ...(certificates === undefined
         ? {}
-        : { tls: { host: config.tlsBind, port: config.tlsPort, certificates: certificates.source } }),
-      ...(config.plainEnabled ? { plain: { host: config.plainBind, port: config.plainPort } } : {}),
+        : { tls: { host: base.tlsBind, port: base.tlsPort, certificates: certificates.source } }),
+      ...(base.plainEnabled ? { plain: { host: base.plainBind, port: base.plainPort } } : {}),
       log,
     },
     clock,
@@ -130,7 +144,7 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     log,
     random: Math.random,
     newMessageId: randomUUID,
-    naming: { sha256Hex, aliases: config.aliases },
+    naming: { sha256Hex, aliases: base.aliases },
     settings: () => settings,
     clockIsSet,
     version: VERSION,
@@ -140,24 +154,22 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
       rawLog.setLevel(level);
       return true;
     },
-    onGatewayDesired: (section, version) => {
-      const applied = applyDesiredConfig(base, section, version);
-      config = applied.config;
-      settings = relaySettings(config);
-      rawLog.setLevel(config.logLevel);
-      for (const problem of applied.problems) {
-        metrics.count("config_problems_total");
-        log.warn({ problem }, "a desired configuration value was refused");
-      }
-      relay.report(applied.report);
-    },
+    onGatewayDesired: (section, version) => live.desired(section, version),
   });
   stack.use(relay);
   relay.report({ version: VERSION });
+  const remembered = [await store.meta("last-good-config"), await store.meta("module-desired")] as const;
+  live.restore(parseLastDesired(...remembered, GATEWAY_COMPONENT));
   await relay.start();
-  const health = config.opsEnabled ? stack.use(await startHealth(config, relay, metrics, log)) : undefined;
+  const health = base.opsEnabled ? stack.use(await startHealth(base, relay, metrics, log)) : undefined;
   log.info({ ...broker.ports, opsPort: health?.port, component: "gateway", version: VERSION }, "gateway started");
-  return { relay, broker, opsPort: health?.port, metricsText: () => metricsText(relay, metrics) };
+  return {
+    relay,
+    broker,
+    config: () => live.config,
+    opsPort: health?.port,
+    metricsText: () => metricsText(relay, metrics),
+  };
 }
 
 /** What was started, to be ended in reverse. (Node 22 has no AsyncDisposableStack.) */

@@ -177,7 +177,8 @@ export interface CloudToDeviceEntry {
 
 /**
  * `module-desired`: `{desired, version}` as last synchronised. `boot-id`, `edgehub-instance`: what retained entries were sent
- * under. `last-time`: the newest wall clock time seen. `last-good-config`: the desired configuration last applied.
+ * under. `last-time`: the newest wall clock time seen. `last-good-config`: what was desired of
+ * the gateway itself, at which version, and which values are in force because of it.
  */
 export type MetaKey = "module-desired" | "boot-id" | "edgehub-instance" | "last-time" | "last-good-config";
 

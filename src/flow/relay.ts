@@ -19,7 +19,7 @@ import type { Clock, Downstream, HubHandler, Log, Metrics, Store, Upstream, WanH
 import { RelayReport } from "./relay-report.ts";
 import { ReportedIntake } from "./reported-intake.ts";
 import { ReportedPush } from "./reported-push.ts";
-import { TwinApply } from "./twin-apply.ts";
+import { type GatewayDesired, TwinApply } from "./twin-apply.ts";
 import { TwinSync } from "./twin-sync.ts";
 import { Uplink } from "./uplink.ts";
 
@@ -48,7 +48,7 @@ export interface RelayOptions {
   /** Differs at each boot of the machine; undefined where it cannot be had. */
   readonly bootId: string | undefined;
   readonly setLogLevel: (level: string) => boolean;
-  readonly onGatewayDesired: (section: JsonObject, version: number) => void;
+  readonly onGatewayDesired: GatewayDesired;
 }
 
 /** The module's input that other modules of the box send cloud-to-device messages to. */

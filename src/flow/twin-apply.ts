@@ -31,13 +31,22 @@ import type { ReportedBudget } from "./budget.ts";
 import type { Downlink } from "./downlink.ts";
 import { allTogether } from "./lane.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
-import type { Clock, Downstream, Log, Metrics, Store } from "./ports.ts";
+import type { Clock, Downstream, Log, Metrics, Store, Write } from "./ports.ts";
 
 /** The module's desired section as last synchronised. */
 export interface ModuleDesired {
   readonly desired: JsonObject;
   readonly version: number;
 }
+
+/**
+ * Judges what is desired of the gateway itself. `memory` is written in the commit that brings it, as `last-good-config`, and `apply`
+ * is called afterwards.
+ */
+export type GatewayDesired = (
+  section: JsonObject,
+  version: number,
+) => { readonly memory: Json; readonly apply: () => void };
 
 export interface TwinApplyOptions {
   readonly leaves: Leaves;
@@ -49,7 +58,7 @@ export interface TwinApplyOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly maxComponentsPerLeaf: () => number;
-  readonly onGatewayDesired: (section: JsonObject, version: number) => void;
+  readonly onGatewayDesired: GatewayDesired;
   /** What the hub has of the gateway's own reported properties. */
   readonly onGatewayReported: (section: JsonObject) => void;
 }
@@ -180,26 +189,40 @@ export class TwinApply {
     leaves: readonly Leaf[],
     change: (leaf: Leaf) => Change,
   ): Promise<void> {
-    const { leaves: table, onGatewayDesired } = this.#options;
+    const { leaves: table } = this.#options;
     const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
     const records = new Map<Leaf, LeafRecord>();
     for (const [leaf, { record, notice }] of changes) records.set(leaf, withMissed(leaf.record, record, notice));
     const next = { desired, version };
     const isNews = this.#known?.version !== version || this.#known.desired !== desired;
+    const own = this.#ownNews(desired, version);
+    const also: Write[] = isNews ? [{ kind: "meta", key: "module-desired", value: next }] : [];
+    if (own !== undefined) also.push({ kind: "meta", key: "last-good-config", value: own.memory });
     const saved = Promise.withResolvers<void>();
     this.#saving = saved.promise;
     try {
-      await table.saveAll(records, isNews ? [{ kind: "meta", key: "module-desired", value: next }] : []);
+      await table.saveAll(records, also);
     } finally {
       this.#saving = undefined;
       saved.resolve();
     }
-    const own = desired[GATEWAY_COMPONENT];
-    const ownBefore = this.#known?.desired[GATEWAY_COMPONENT];
-    const isOwnNews = this.#known === undefined || !sameValue(own ?? null, ownBefore ?? null);
     this.#known = next;
     for (const [leaf, change] of changes) this.#tell(leaf, change);
-    if (isOwnNews) onGatewayDesired(isJsonObject(own) ? own : {}, version);
+    own?.apply();
+  }
+
+  /**
+   * Also when nothing differs after versions that were not seen one by one: somebody may have written a value and the old one again,
+   * and waits for an acknowledgement of the newer version, as for a leaf [design section 6].
+   */
+  #ownNews(desired: JsonObject, version: number): ReturnType<GatewayDesired> | undefined {
+    const own = desired[GATEWAY_COMPONENT];
+    const section = isJsonObject(own) ? own : {};
+    const known = this.#known;
+    const isNext = known !== undefined && (version === known.version || version === known.version + 1);
+    const isSame = known !== undefined && sameValue(own ?? null, known.desired[GATEWAY_COMPONENT] ?? null);
+    if (isSame && (isNext || isEmpty(section))) return undefined;
+    return this.#options.onGatewayDesired(section, version);
   }
 
   #tell(leaf: Leaf, { drop, notice }: Change): void {

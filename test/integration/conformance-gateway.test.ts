@@ -1,6 +1,6 @@
 /** The gateway's own component as an unmodified back end sees it: its commands, and its configuration by desired properties. */
 
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type GatewayRig, startRig, WITHIN } from "../support/gateway-rig.ts";
 
 const MODEL_ID = "dtmi:com:example:Thermostat;1";
@@ -79,5 +79,34 @@ describe("the gateway's configuration by desired properties", () => {
         commandTimeoutSecs: { ac: 400, av: rig.moduleTwin().desiredVersion },
         timeToLiveSecs: { value: 60, ac: 200, av: rig.moduleTwin().desiredVersion },
       });
+  });
+
+  it("keeps the value that was good, without edgeHub and over restarts, and says so", async () => {
+    const config = () => rig.gateway.config();
+    await rig.setDesired({ gateway: { __t: "c", maxPendingCommandsPerLeaf: 3 } });
+    await expect.poll(() => config().maxPendingCommandsPerLeaf, WITHIN).toBe(3);
+    await rig.setDesired({ gateway: { maxPendingCommandsPerLeaf: "few" } });
+    const acknowledged = { maxPendingCommandsPerLeaf: { value: "few", ac: 400, av: rig.moduleTwin().desiredVersion } };
+    await expect.poll(() => rig.reported("gateway"), WITHIN).toMatchObject(acknowledged);
+    expect(config().maxPendingCommandsPerLeaf).toBe(3);
+    await rig.stopGateway();
+    await rig.hub.killEdge("keep");
+    await rig.startGateway();
+    expect(config().maxPendingCommandsPerLeaf).toBe(3);
+    await rig.hub.startEdge();
+    await vi.waitUntil(() => rig.gateway.relay.linkUp, WITHIN);
+    expect(rig.reported("gateway")).toMatchObject(acknowledged);
+  });
+
+  it("is acknowledged with the newer version when the same was desired again while nobody listened", async () => {
+    await rig.setDesired({ gateway: { __t: "c", spillAfterMs: 150 } });
+    await expect.poll(() => rig.reported("gateway"), WITHIN).toMatchObject({ spillAfterMs: { ac: 200 } });
+    await rig.stopGateway();
+    await rig.setDesired({ gateway: { spillAfterMs: 160 } });
+    await rig.setDesired({ gateway: { spillAfterMs: 150 } });
+    await rig.startGateway();
+    await expect
+      .poll(() => rig.reported("gateway"), WITHIN)
+      .toMatchObject({ spillAfterMs: { value: 150, ac: 200, av: rig.moduleTwin().desiredVersion } });
   });
 });

@@ -84,7 +84,7 @@ export class RelayWorld implements AsyncDisposable {
       version: "0.0.0-test",
       bootId: this.bootId,
       setLogLevel: () => true,
-      onGatewayDesired: () => undefined,
+      onGatewayDesired: () => ({ memory: null, apply: () => undefined }),
     });
     await this.relay.start();
     return this.relay;

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { CONFIG_KEYS, environmentName, isLive, mergeConfig } from "../../src/config.ts";
-import { applyDesiredConfig } from "../../src/live-config.ts";
+import type { Json } from "../../src/core/message.ts";
+import { applyDesiredConfig, LiveConfig, parseLastDesired } from "../../src/live-config.ts";
 
 function config(file: Record<string, unknown> = {}, environment: Record<string, string> = {}) {
   const result = mergeConfig(file, environment);
@@ -77,26 +78,50 @@ describe("layers", () => {
 
 describe("desired properties of the gateway's own component", () => {
   test("a live key is applied and acknowledged with 200 and the version", () => {
-    const { config: applied, report } = applyDesiredConfig(config(), { __t: "c", spillAfterMs: 50 }, 7);
+    const { config: applied, report } = applyDesiredConfig(config(), {}, { __t: "c", spillAfterMs: 50 }, 7);
     expect(applied.spillAfterMs).toBe(50);
     expect(report["spillAfterMs"]).toEqual({ value: 50, ac: 200, av: 7, ad: "applied" });
   });
 
+  test("the version and the state of the whole are reported beside the acknowledgements", () => {
+    expect(applyDesiredConfig(config(), {}, { spillAfterMs: 50 }, 7).report).toMatchObject({
+      configVersion: 7,
+      configStatus: "applied",
+    });
+    expect(applyDesiredConfig(config(), {}, { spillAfterMs: 0, nothing: 1 }, 8).report).toMatchObject({
+      configVersion: 8,
+      configStatus: expect.stringMatching(/^spillAfterMs: .+; nothing: there is no such key$/),
+    });
+  });
+
+  test("a bad value keeps the desired one that was good, not that of file and environment", () => {
+    const applied = applyDesiredConfig(config(), { spillAfterMs: 50 }, { spillAfterMs: "fast" }, 7);
+    expect(applied.config.spillAfterMs).toBe(50);
+    expect(applied.good).toEqual({ spillAfterMs: 50 });
+    expect(applied.report["spillAfterMs"]).toMatchObject({ value: "fast", ac: 400, av: 7 });
+  });
+
+  test("a remembered value that this release would refuse is forgotten", () => {
+    const applied = applyDesiredConfig(config(), { spillAfterMs: -1, gone: 1 }, { spillAfterMs: "fast", gone: 2 }, 7);
+    expect(applied.config).toEqual(config());
+    expect(applied.good).toEqual({});
+  });
+
   test("a bad value keeps the good one and is acknowledged with 400", () => {
-    const { config: applied, report, problems } = applyDesiredConfig(config(), { spillAfterMs: "fast" }, 7);
+    const { config: applied, report, problems } = applyDesiredConfig(config(), {}, { spillAfterMs: "fast" }, 7);
     expect(applied.spillAfterMs).toBe(200);
     expect(report["spillAfterMs"]).toMatchObject({ value: "fast", ac: 400, av: 7 });
     expect(problems).toHaveLength(1);
   });
 
   test("an unknown key is 404, one that needs a restart 501", () => {
-    const { report } = applyDesiredConfig(config(), { nothing: 1, tlsPort: 5 }, 7);
+    const { report } = applyDesiredConfig(config(), {}, { nothing: 1, tlsPort: 5 }, 7);
     expect(report).toMatchObject({ nothing: { ac: 404 }, tlsPort: { ac: 501 } });
   });
 
   test("what is desired no more goes back to file and environment, and its report goes", () => {
     const base = config({ spillAfterMs: 300 });
-    const { config: applied, report } = applyDesiredConfig(base, {}, 8);
+    const { config: applied, report } = applyDesiredConfig(base, { spillAfterMs: 50 }, {}, 8);
     expect(applied).toEqual(base);
     expect(report["spillAfterMs"]).toBeNull();
   });
@@ -110,11 +135,56 @@ describe("desired properties of the gateway's own component", () => {
         ),
         (desired) => {
           const base = config();
-          const { config: applied } = applyDesiredConfig(base, desired, 1);
+          const { config: applied } = applyDesiredConfig(base, {}, desired, 1);
           for (const key of CONFIG_KEYS) if (!isLive(key)) expect(applied[key]).toEqual(base[key]);
           expect(mergeConfig({ ...applied }, {}).kind).toBe("ok");
         },
       ),
     );
+  });
+});
+
+describe("the configuration in force", () => {
+  const sections = fc.dictionary(
+    fc.constantFrom("spillAfterMs", "logLevel", "tlsPort", "nothing"),
+    fc.constantFrom<Json>(1, 2, -1, "debug", "warn", "bad", null),
+  );
+
+  test("is, key by key, the last good value since the key was last absent, whenever the gateway was killed", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(sections, fc.constantFrom("goes on", "killed"))), (history) => {
+        const base = config({ spillAfterMs: 300 });
+        let live = new LiveConfig({ base, changed: () => undefined });
+        let memory: Json | undefined;
+        const model = new Map<string, Json>();
+        history.forEach(([section, fate], index) => {
+          const change = live.desired(section, index + 1);
+          memory = change.memory;
+          if (fate === "goes on") change.apply();
+          else {
+            live = new LiveConfig({ base, changed: () => undefined });
+            live.restore(parseLastDesired(memory, undefined, "gateway"));
+          }
+          for (const key of ["spillAfterMs", "logLevel"]) {
+            const value = section[key];
+            if (value === undefined) model.delete(key);
+            else if (key === "logLevel" ? value === "debug" || value === "warn" : value === 1 || value === 2)
+              model.set(key, value);
+          }
+          expect(live.config).toEqual({ ...base, ...Object.fromEntries(model) });
+        });
+      }),
+    );
+  });
+
+  test("is found in a store that has only the module's desired document", () => {
+    const module = { desired: { gateway: { logLevel: "debug" }, leaf1: { a: 1 } }, version: 12 };
+    expect(parseLastDesired(undefined, module, "gateway")).toEqual({
+      section: { logLevel: "debug" },
+      version: 12,
+      good: {},
+    });
+    expect(parseLastDesired(undefined, undefined, "gateway")).toBeUndefined();
+    expect(parseLastDesired("damaged", { desired: [], version: "x" }, "gateway")).toBeUndefined();
   });
 });
