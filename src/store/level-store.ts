@@ -30,22 +30,21 @@ import { isCorruption, type Page, type RawEntry } from "./level-page.ts";
 import { loadCounters } from "./load-counters.ts";
 import { OutboxLedger } from "./outbox-ledger.ts";
 import type { StoreContext } from "./recovery.ts";
+import { Room } from "./room.ts";
 
 type Decode<T> = (key: Buffer, sealed: Buffer) => Decoded<T>;
 
 const PAGE_ENTRIES = 500;
-/**
- * LevelDB gives room back only when it happens to merge a table, and a queue gives it no reason to: after so much was settled it is
- * asked to. What lies below the head is dead, so this reads a lot and writes next to nothing.
- */
+/** Large against what merging costs, small against what a gateway may keep. */
 const COMPACT_BYTES = 32 * 1024 * 1024;
 
 /**
  * Opens the store in `folder`, which is made when it does not exist; its parent must be on the same volume, since a damaged
- * database is set aside next to it. Throws STATE_LOCKED, STATE_FORMAT or STORE_FAILED.
+ * database is set aside next to it. Room is given back after each `compactBytes` that were settled.
+ * Throws STATE_LOCKED, STATE_FORMAT or STORE_FAILED.
  */
-export async function openLevelStore(context: StoreContext): Promise<Store> {
-  const store = new LevelStore(context);
+export async function openLevelStore(context: StoreContext, compactBytes = COMPACT_BYTES): Promise<Store> {
+  const store = new LevelStore(context, compactBytes);
   await store.open();
   return store;
 }
@@ -57,16 +56,22 @@ class LevelStore implements Store {
   readonly #queue = new CommitQueue((steps) => this.#flush(steps));
   /** Nothing retained lies up to here but the tombstones of what was forgotten. */
   #retainedAfter = 0;
-  #settledBytes = 0;
-  #isCompacting = false;
+  readonly #room: Room;
   readonly #unreadable = new Set<string>();
 
-  constructor(context: StoreContext) {
+  constructor(context: StoreContext, compactBytes: number) {
     this.#context = context;
     this.#database = new LevelDatabase(context, async (opened) => {
       this.#retainedAfter = 0;
       this.#ledger.load(await loadCounters(opened));
       this.#reportUsage();
+    });
+    this.#room = new Room({
+      ...context,
+      database: this.#database,
+      ledger: this.#ledger,
+      compactBytes,
+      retainedAfter: () => this.#retainedAfter,
     });
   }
 
@@ -128,6 +133,7 @@ class LevelStore implements Store {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#queue[Symbol.asyncDispose]();
+    await this.#room[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
   }
 
@@ -166,26 +172,7 @@ class LevelStore implements Store {
     );
     metrics.observe("store_commit_seconds", (clock.steady() - startMs) / 1000);
     this.#reportUsage();
-    this.#settledBytes += draft.removedBytes;
-    this.#compactWhenDue();
-  }
-
-  #compactWhenDue(): void {
-    if (this.#settledBytes < COMPACT_BYTES || this.#isCompacting) return;
-    this.#isCompacting = true;
-    this.#settledBytes = 0;
-    // Nobody waits for it: a failure only means that the room comes back later.
-    void this.#compact()
-      .catch((error: unknown) => this.#context.log.warn({ error: String(error) }, "the store could not be compacted"))
-      .finally(() => {
-        this.#isCompacting = false;
-      });
-  }
-
-  async #compact(): Promise<void> {
-    await this.#database.compact(seqKey("outbox", 0), seqKey("outbox", this.#ledger.counters.head));
-    if (this.#retainedAfter > 0)
-      await this.#database.compact(seqKey("retained", 0), seqKey("retained", this.#retainedAfter));
+    this.#room.settled(draft.removedBytes);
   }
 
   #reportUsage(): void {

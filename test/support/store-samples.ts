@@ -96,8 +96,8 @@ export class LevelRig implements AsyncDisposable {
     return rig;
   }
 
-  open(): Promise<Store> {
-    return openLevelStore(this);
+  open(compactBytes?: number): Promise<Store> {
+    return openLevelStore(this, compactBytes);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
