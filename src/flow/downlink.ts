@@ -55,18 +55,22 @@ export class Downlink {
     this.#deliver(leaf, { kind: "desired", ...notice }, notice.version, leaf.record.missed);
   }
 
-  /** A leaf that kept its session and listens again: what it missed, as one patch with the newest version. */
+  /**
+   * A leaf that kept its session and listens again: what it missed, as one patch with the newest version. Not what this very
+   * connection was told already, as the answer to a GET that came before the SUBSCRIBE.
+   */
   catchUp(leaf: Leaf): void {
+    if (leaf.told !== undefined && leaf.told === leaf.record.missed) return;
     const patch = catchUpPatch(leaf.record);
     if (!isEmpty(patch)) this.notify(leaf, { patch, version: leaf.record.desiredVersion });
   }
 
-  /** Anything that the leaf sends after a notice shows that its connection took the notice. */
-  heardFrom(leaf: Leaf): void {
+  /** Anything that arrives from the leaf after a notice was written shows that its connection took it; `heard` is that notice. */
+  heardFrom(leaf: Leaf, heard: MissedDesired | undefined): void {
+    if (heard === undefined) return;
     // What was noted after that notice (perhaps in another life of the twin, with a lower version) is still to be told.
-    if (leaf.told !== undefined && leaf.told === leaf.record.missed)
-      leaf.record = { ...leaf.record, missed: undefined };
-    leaf.told = undefined;
+    if (heard === leaf.record.missed) leaf.record = { ...leaf.record, missed: undefined };
+    if (heard === leaf.told) leaf.told = undefined;
   }
 
   /** The whole twin from the cache; once the leaf is heard from again, it has seen everything. */

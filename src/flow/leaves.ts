@@ -19,11 +19,16 @@ export interface Leaf {
   /** Open channels of the current connection, by its subscriptions. */
   channels: ReadonlySet<Channel>;
   /** Twin GETs that wait for the first synchronisation. */
-  heldGets: string[];
+  heldGets: HeldGet[];
   /** What of `missed` was last written to the current connection, until the leaf is heard from again. */
   told: MissedDesired | undefined;
   /** Steady time of the last accepted push: for a while after it the cloud still shows the older state. */
   pushedMs: number;
+}
+
+/** One request of one connection. */
+export interface HeldGet {
+  readonly rid: string;
 }
 
 export interface Naming {

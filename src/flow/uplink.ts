@@ -11,7 +11,7 @@ import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Forwarder } from "./forwarder.ts";
-import type { Leaf, Leaves } from "./leaves.ts";
+import type { HeldGet, Leaf, Leaves } from "./leaves.ts";
 import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
 import type { ReportedIntake } from "./reported-intake.ts";
 import type { TwinApply } from "./twin-apply.ts";
@@ -36,8 +36,8 @@ export interface UplinkOptions {
 
 /** A twin GET that the first synchronisation shall answer is held below the SDKs' own 60 s [design section 4]. */
 const HOLD_GET_MS = 50_000;
-/** GETs that one leaf can have held at once; an SDK that asks again gives the older up. */
-const MAX_HELD_GETS = 4;
+/** GETs that one leaf can have held at once; SDKs have one or two under way. */
+const MAX_HELD_GETS = 16;
 const DONE: Received = { kind: "done" };
 
 export class Uplink implements LeafHandler {
@@ -156,9 +156,11 @@ export class Uplink implements LeafHandler {
 
   async #received(leaf: Leaf, frame: Frame): Promise<Received> {
     const request = this.#options.dialectOf(leaf.record).parse(leaf.id, frame);
+    // Only what was written before this frame arrived can have been heard; a will comes from the broker, not from the leaf.
+    const heard = frame.will === true ? undefined : leaf.told;
     // Telemetry leaves the lane as soon as it has its place in the queue: waiting for its safe place must not stop the leaf.
     const step = await leaf.lane.run(() => {
-      this.#options.downlink.heardFrom(leaf);
+      this.#options.downlink.heardFrom(leaf, heard);
       return this.#handle(leaf, request);
     });
     return "later" in step ? step.later : step;
@@ -238,26 +240,31 @@ export class Uplink implements LeafHandler {
       downlink.answerGet(leaf, rid);
       return;
     }
-    leaf.heldGets.push(rid);
-    if (leaf.heldGets.length > MAX_HELD_GETS) leaf.heldGets.shift();
+    // The request, not its $rid: C counts from 3 at each start, so that two connections may use the same one.
+    const held = { rid };
+    leaf.heldGets.push(held);
+    const [oldest] = leaf.heldGets;
+    if (oldest !== undefined && leaf.heldGets.length > MAX_HELD_GETS) this.#giveUp(leaf, oldest);
     this.#options.clock.sleep(HOLD_GET_MS, this.#stopping.signal).then(
-      () => {
-        const at = leaf.heldGets.indexOf(rid);
-        if (at < 0) return;
-        leaf.heldGets.splice(at, 1);
-        downlink.refuse(leaf, rid, 503, "the gateway has not been in touch with the hub yet");
-      },
+      () => this.#giveUp(leaf, held),
       () => undefined,
     );
+  }
+
+  #giveUp(leaf: Leaf, held: HeldGet): void {
+    const at = leaf.heldGets.indexOf(held);
+    if (at < 0) return;
+    leaf.heldGets.splice(at, 1);
+    this.#options.downlink.refuse(leaf, held.rid, 503, "the gateway has not been in touch with the hub yet");
   }
 
   /** The caches are synchronised: what waited for that is answered. */
   synchronised(): void {
     for (const leaf of this.#options.leaves.all()) {
-      const rids = leaf.heldGets.splice(0);
-      if (rids.length === 0) continue;
+      const held = leaf.heldGets.splice(0);
+      if (held.length === 0) continue;
       this.#inLane(leaf, () => {
-        for (const rid of rids) this.#options.downlink.answerGet(leaf, rid);
+        for (const { rid } of held) this.#options.downlink.answerGet(leaf, rid);
       });
     }
   }

@@ -35,6 +35,8 @@ export class ModelLeaf {
   readonly commands: { readonly name: string; readonly payload: Json; readonly rid: string }[] = [];
   readonly cloudToDevice: string[] = [];
   readonly answers = new Map<string, TwinAnswer>();
+  /** What is written to it is lost on the way, and nobody knows yet. */
+  isUnreachable = false;
   answerCommands: ((name: string, payload: Json) => { status: number; payload: Json } | undefined) | undefined;
   readonly #world: ModelLeaves;
   #rid = 0;
@@ -91,6 +93,22 @@ export class ModelLeaf {
       await this.disconnect();
       return false;
     }
+  }
+
+  async subscribe(...filters: readonly string[]): Promise<void> {
+    await this.#world.handler?.subscribed(
+      this.id,
+      filters.map((filter) => ({ filter, qos: 1 as const })),
+    );
+  }
+
+  /** Its connection breaks, and the broker publishes its will for it. */
+  async breakWithWill(): Promise<void> {
+    const topic = `devices/${this.id}/messages/events/`;
+    this.connected = false;
+    const will = this.#world.handler?.received(this.id, { topic, payload: bytes.encode("gone"), qos: 1, will: true });
+    await this.#world.handler?.disconnected(this.id);
+    await will;
   }
 
   /** The other side is dead: whatever was under way never ends. */
@@ -202,7 +220,7 @@ export class ModelLeaves implements Downstream {
   async deliver(to: LeafId, frames: readonly Frame[]): Promise<"delivered" | "offline"> {
     const leaf = this.#leaves.get(to);
     if (leaf === undefined || !leaf.connected || this.handler === undefined) return "offline";
-    for (const frame of frames) leaf.take(frame);
+    if (!leaf.isUnreachable) for (const frame of frames) leaf.take(frame);
     return "delivered";
   }
 
