@@ -50,6 +50,9 @@ const KEYS = {
     value: {},
     live: false,
   },
+  // models
+  modelsFolder: { schema: z.string(), value: "", live: false },
+  modelCheck: { schema: z.enum(["off", "warn", "enforce"]), value: "warn", live: true },
   // limits
   maxLeaves: { schema: positive, value: 1_000, live: true },
   maxComponentsPerLeaf: { schema: positive, value: 20, live: true },

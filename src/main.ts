@@ -13,6 +13,8 @@ import { GatewayError } from "./core/errors.ts";
 import { parseLeafId } from "./core/message.ts";
 import { deriveLeafKey } from "./downstream/sas-token.ts";
 import { type Gateway, startGateway } from "./gateway.ts";
+import { readModels } from "./model-files.ts";
+import { composeFromList } from "./model-list.ts";
 
 /** Set first: as process 1 of a container Node ignores SIGTERM until somebody listens. */
 let gateway: Gateway | undefined;
@@ -25,6 +27,8 @@ const END_WITHIN_MS = 8_000;
 const HELP = `iotedge-pnp-gateway                 run the gateway
 iotedge-pnp-gateway leaf name <id>  the component of the module twin that stands for a leaf
 iotedge-pnp-gateway leaf key <id>   the leaf's key, derived from the group key, and its connection string
+iotedge-pnp-gateway model <file>    the DTDL of the whole module twin, from a list of leaves (the answer of gateway*listLeaves, or
+                                    [{ "leafId": "...", "modelId": "..." }]; "-": standard input) and the documents in modelsFolder
 iotedge-pnp-gateway config          the configuration in force and the names of its environment variables
 
 Environment: IOTEDGE_* as the IoT Edge runtime sets it (or EdgeHubConnectionString), GATEWAY_STATE (state folder),
@@ -42,6 +46,7 @@ async function run(args: readonly string[]): Promise<void> {
   if (values.help === true) print(HELP);
   else if (first === undefined) await serve();
   else if (first === "config") print(configText(readConfig()));
+  else if (first === "model" && second !== undefined) print(modelText(second));
   else if (first === "leaf" && second === "name" && third !== undefined) print(leafName(third));
   else if (first === "leaf" && second === "key" && third !== undefined) print(leafKey(third));
   else fail(`There is no such command.\n\n${HELP}`, 2);
@@ -104,6 +109,16 @@ function leafName(id: string): string {
   const { aliases } = readConfig();
   const alias = Object.hasOwn(aliases, leafId) ? aliases[leafId] : undefined;
   return alias ?? componentName(leafId, sha256Hex);
+}
+
+function modelText(file: string): string {
+  const { aliases, maxComponentsPerLeaf, modelsFolder } = readConfig();
+  const text = readFileSync(file === "-" ? 0 : file, "utf8");
+  const models = readModels(modelsFolder, (problem) => process.stderr.write(`${problem}\n`));
+  const result = composeFromList(text, models, { sha256Hex, aliases, maxComponentsPerLeaf });
+  if (result.kind === "bad") return fail(`${file}: ${result.reason}`, 2);
+  for (const note of result.model.notes) process.stderr.write(`${note}\n`);
+  return JSON.stringify(result.model.interfaces, null, 2);
 }
 
 /** The key as DPS derives it for a member of an enrollment group [iothub-mqtt.md 11]. */

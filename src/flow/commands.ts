@@ -7,6 +7,7 @@ import type { Json, LeafId } from "../core/message.ts";
 import { formatCommandName, leafComponentOf, parseCommandName } from "../translate/pnp.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
+import type { ModelGuard } from "./model-guard.ts";
 import type { Clock, CommandAnswer, Log, Metrics } from "./ports.ts";
 
 export interface CommandSettings {
@@ -18,6 +19,7 @@ export interface CommandSettings {
 export interface CommandsOptions {
   readonly leaves: Leaves;
   readonly downlink: Downlink;
+  readonly guard: ModelGuard;
   readonly own: (command: string, payload: Json) => Promise<CommandAnswer>;
   /** Differs for each process, so that an answer to a call of an earlier life of the gateway never meets a new one. */
   readonly ridPrefix: string;
@@ -74,6 +76,8 @@ export class Commands {
     if (leaf === undefined || part === undefined || leaf.record.removed) {
       return failure(404, `no leaf has the component ${component}; gateway*listLeaves tells which there are`);
     }
+    const disagreement = this.#options.guard.command(leaf.record, part.component, command, payload);
+    if (disagreement !== undefined) return failure(400, disagreement);
     const { maxPendingCommandsPerLeaf } = this.#options.settings();
     const running = this.#countOf.get(leaf.id) ?? 0;
     if (running >= maxPendingCommandsPerLeaf) return failure(429, `${running} commands wait for this leaf already`);

@@ -3,8 +3,10 @@
  * Invariant: each command answers with a status of its own and never fails another's.
  */
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
+import type { Models } from "../core/dtdl.ts";
 import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
+import { composeModel } from "../core/model-compose.ts";
 import { unacknowledged } from "../core/property-ack.ts";
 import { sameValue } from "../core/same-value.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
@@ -15,6 +17,7 @@ import { owedBy } from "./reported-push.ts";
 
 export interface GatewayComponentOptions {
   readonly leaves: Leaves;
+  readonly models: Models;
   readonly cloudToDevice: CloudToDevice;
   /** Nulls the leaf's reported part upstream, forgets its cache and queue; the leaf is listed as removed. */
   readonly removeLeaf: (leaf: Leaf) => Promise<void>;
@@ -53,6 +56,7 @@ export class GatewayComponent {
         }),
       sendCloudToDevice: (payload) => this.#withLeaf(payload, (leaf, request) => this.#send(leaf, request)),
       getDiagnostics: () => ({ status: 200, payload: options.diagnostics() }),
+      getModel: (payload) => this.#model(payload),
       setLogLevel: (payload) => this.#setLogLevel(payload),
     };
   }
@@ -100,6 +104,14 @@ export class GatewayComponent {
       system: { sub: GATEWAY_COMPONENT, ct: "application/json", ce: "utf-8", mid: this.#options.newMessageId() },
       properties: {},
     };
+  }
+
+  #model(payload: Json): CommandAnswer {
+    const { leaves, models } = this.#options;
+    const id = isJsonObject(payload) ? text(payload, "id") : undefined;
+    const present = [...leaves.all()].map(({ record }) => record).filter(({ removed }) => !removed);
+    const { interfaces, notes } = composeModel(present, models, id);
+    return { status: 200, payload: { interfaces, notes } };
   }
 
   #setLogLevel(payload: Json): CommandAnswer {

@@ -2,6 +2,8 @@
  * The middle of the gateway: the flow objects around one set of ports, started inner to outer and stopped in reverse.
  * Knows no adapter, so that tests can put a memory store, a fake upstream and a manual clock around the same relay.
  */
+
+import type { Models } from "../core/dtdl.ts";
 import type { LeafRecord } from "../core/leaf.ts";
 import type { JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
@@ -15,6 +17,7 @@ import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
 import { GatewayComponent } from "./gateway-component.ts";
 import { type Leaf, Leaves, type Naming } from "./leaves.ts";
 import { MachineMemory } from "./machine-memory.ts";
+import { ModelGuard, type ModelPolicy } from "./model-guard.ts";
 import type { Clock, Downstream, HubHandler, Log, Metrics, Store, Upstream, WanHandler, WanWatch } from "./ports.ts";
 import { RelayReport } from "./relay-report.ts";
 import { ReportedIntake } from "./reported-intake.ts";
@@ -29,6 +32,7 @@ export interface RelaySettings extends ForwarderSettings, CommandSettings {
   readonly maxTwinBytesPerLeaf: number;
   readonly reportedIntervalMs: number;
   readonly twinReadIntervalSecs: number;
+  readonly modelCheck: ModelPolicy;
 }
 
 export interface RelayOptions {
@@ -42,6 +46,8 @@ export interface RelayOptions {
   readonly random: () => number;
   readonly newMessageId: () => string;
   readonly naming: Naming;
+  /** Of leaves, as far as the operator gave their documents. */
+  readonly models: Models;
   readonly settings: () => RelaySettings;
   readonly clockIsSet: () => boolean;
   readonly version: string;
@@ -77,6 +83,7 @@ export class Relay implements AsyncDisposable {
     const maxComponentsPerLeaf = () => settings().maxComponentsPerLeaf;
     this.#budget = new ReportedBudget(() => settings().maxTwinBytesPerLeaf);
     const leaves = new Leaves(options.store, options.naming);
+    const guard = new ModelGuard({ ...options, policy: () => settings().modelCheck });
     const downlink = new Downlink({ ...options, leaves, dialectOf });
     const forwarder = new Forwarder({ ...options, statusMessage: () => this.#statusMessage() });
     const cloudToDevice = new CloudToDevice({ ...options, leaves, downlink });
@@ -104,6 +111,7 @@ export class Relay implements AsyncDisposable {
       maxComponentsPerLeaf,
       knownVersion: () => apply.known?.version,
       changed: (leaf) => push.changed(leaf),
+      guard,
     });
     this.component = new GatewayComponent({
       ...options,
@@ -117,6 +125,7 @@ export class Relay implements AsyncDisposable {
       ...options,
       leaves,
       downlink,
+      guard,
       own: (command, payload) => this.component.run(command, payload),
       ridPrefix: options.newMessageId().replaceAll("-", "").slice(0, 6),
     });
@@ -129,6 +138,7 @@ export class Relay implements AsyncDisposable {
       reported,
       commands,
       cloudToDevice,
+      guard,
       dialectOf,
     });
     this.#sync = new TwinSync({

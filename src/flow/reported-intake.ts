@@ -11,6 +11,7 @@ import { componentsIn, learnComponents, moduleView } from "../translate/pnp.ts";
 import type { ReportedBudget } from "./budget.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
+import type { ModelGuard } from "./model-guard.ts";
 import type { Clock, Log, Metrics } from "./ports.ts";
 
 export type ReportedRequest = Extract<LeafRequest, { kind: "reported" }>;
@@ -24,6 +25,7 @@ export interface ReportedIntakeOptions {
   /** The leaf owes the hub something. */
   readonly changed: (leaf: Leaf) => void;
   readonly maxComponentsPerLeaf: () => number;
+  readonly guard: ModelGuard;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -85,7 +87,7 @@ export class ReportedIntake {
   }
 
   #change(leaf: Leaf, record: LeafRecord, patch: JsonObject): LeafRecord | Refusal {
-    const { budget, clock, knownVersion } = this.#options;
+    const { budget, clock, guard, knownVersion } = this.#options;
     const components = new Set(Object.keys(record.components));
     const version = knownVersion();
     const said = version === undefined ? patch : clampAcknowledgements(patch, components, version);
@@ -96,6 +98,8 @@ export class ReportedIntake {
       leaf.record = { ...leaf.record, tracks };
       return leaf.record;
     }
+    const disagreement = guard.reported(record, said, reported);
+    if (disagreement !== undefined) return { status: 400, reason: disagreement };
     const view = moduleView(record, reported);
     const room = budget.take(leaf.id, view, isOnlyAcknowledgements(said));
     if (room.kind === "refused") return { status: 403, reason: room.reason };

@@ -12,6 +12,7 @@ import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Forwarder } from "./forwarder.ts";
 import type { HeldGet, Leaf, Leaves } from "./leaves.ts";
+import type { ModelGuard } from "./model-guard.ts";
 import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
 import type { ReportedIntake } from "./reported-intake.ts";
 import type { TwinApply } from "./twin-apply.ts";
@@ -24,6 +25,7 @@ export interface UplinkOptions {
   readonly reported: ReportedIntake;
   readonly commands: Commands;
   readonly cloudToDevice: CloudToDevice;
+  readonly guard: ModelGuard;
   readonly dialectOf: (record: LeafRecord) => Dialect;
   readonly clock: Clock;
   /** False while the clock is known to be wrong: no creation time is stamped then. */
@@ -108,13 +110,19 @@ export class Uplink implements LeafHandler {
   }
 
   async #remember(leaf: Leaf, connect: LeafConnect, isNew: boolean): Promise<void> {
-    const { apply, leaves } = this.#options;
+    const { apply, guard, leaves, settings } = this.#options;
     const { record } = leaf;
     const subscriptions = connect.clean ? [] : record.subscriptions;
     const modelId = connect.modelId ?? record.modelId;
+    const { naming } = learnComponents(
+      record,
+      guard.componentsOf(modelId),
+      leaves.sha256Hex,
+      settings().maxComponentsPerLeaf,
+    );
     const isSame = subscriptions.length === record.subscriptions.length && modelId === record.modelId;
-    if (!isNew && isSame && connect.dialect === record.dialect) return;
-    const next = { ...record, subscriptions, modelId, dialect: connect.dialect };
+    if (!isNew && isSame && connect.dialect === record.dialect && naming === record) return;
+    const next = { ...record, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
     try {
       await leaves.save(leaf, isNew ? await apply.firstRecord(next) : next);
     } catch (error) {
@@ -194,8 +202,15 @@ export class Uplink implements LeafHandler {
   }
 
   async #telemetry(leaf: Leaf, telemetry: Telemetry): Promise<Received | { later: Promise<Received> }> {
-    const { clock, clockIsSet, forwarder, metrics, newMessageId } = this.#options;
+    const { clock, clockIsSet, forwarder, guard, metrics, newMessageId } = this.#options;
     metrics.count("telemetry_received_total");
+    const disagreement = guard.telemetry(leaf.record, telemetry);
+    if (disagreement !== undefined) {
+      // MQTT has no answer for it, and a closed connection would make an SDK send the same message for ever.
+      metrics.count("telemetry_dropped_total", { reason: "model" });
+      this.#refused(leaf, "model", disagreement);
+      return DONE;
+    }
     const component = telemetry.system["sub"];
     if (component !== undefined && !(await this.#knowsComponent(leaf, component))) {
       return {

@@ -24,6 +24,11 @@ export const METRICS = {
     help: "CONNACKs held back because two programs fight over an id or one sends too much",
   },
   leaf_tokens_expired_total: { type: "counter", help: "Connections closed at the end of their token's life" },
+  model_violations_total: {
+    type: "counter",
+    help: "Where leaves and their models disagree",
+    labels: ["rule"],
+  },
   frames_refused_total: { type: "counter", help: "Frames of leaves that were not taken", labels: ["reason"] },
 
   // telemetry

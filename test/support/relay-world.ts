@@ -3,6 +3,7 @@
  * The process can be killed at any moment and started again on what its store had committed.
  */
 import { createHash } from "node:crypto";
+import type { Models } from "../../src/core/dtdl.ts";
 import type { Clock, Log, Metrics } from "../../src/flow/ports.ts";
 import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
 import { FaultyStore, type Misfortune } from "./faulty-store.ts";
@@ -29,6 +30,7 @@ export const RELAY_SETTINGS: RelaySettings = {
   maxTwinBytesPerLeaf: 8_192,
   reportedIntervalMs: 5_000,
   twinReadIntervalSecs: 900,
+  modelCheck: "warn",
 };
 
 const SILENT: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
@@ -40,6 +42,7 @@ function sha256Hex(text: string): string {
 
 export interface WorldOptions {
   readonly settings?: Partial<RelaySettings>;
+  readonly models?: Models;
   readonly log?: Log;
   readonly metrics?: Metrics;
 }
@@ -79,6 +82,7 @@ export class RelayWorld implements AsyncDisposable {
       random: () => 0.5,
       newMessageId: () => `id-${++this.#ids}`,
       naming: { sha256Hex, aliases: {} },
+      models: this.#options.models ?? new Map(),
       settings: () => this.settings,
       clockIsSet: () => true,
       version: "0.0.0-test",
