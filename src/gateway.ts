@@ -12,12 +12,8 @@ import { createBroker, type LeafBroker } from "./downstream/broker.ts";
 import type { Clock, Log, Store } from "./flow/ports.ts";
 import { Relay } from "./flow/relay.ts";
 import { openLeafAuthenticator, openServerCertificates } from "./leaf-security.ts";
-<<<<<<< HEAD
 import { LiveConfig, parseLastDesired } from "./live-config.ts";
-=======
-import { applyDesiredConfig } from "./live-config.ts";
 import { readModels } from "./model-files.ts";
->>>>>>> 867b5e8 (Judge leaves by their models, and compose the model of the whole module twin)
 import { systemClock } from "./ops/clock.ts";
 import { type HealthServer, startHealthServer } from "./ops/health.ts";
 import { createLog, isLogLevel, limitRepeats } from "./ops/log.ts";

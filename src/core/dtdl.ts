@@ -7,12 +7,12 @@ import { parseSchema, type Schema } from "./dtdl-schema.ts";
 import { isJsonObject, ownValue } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
 
-export interface PropertyDefinition {
+interface PropertyDefinition {
   readonly schema: Schema;
   readonly writable: boolean;
 }
 
-export interface CommandDefinition {
+interface CommandDefinition {
   /** undefined: the command takes no payload, or none that is described. */
   readonly request: Schema | undefined;
   readonly response: Schema | undefined;

@@ -8,7 +8,7 @@ import { isJsonObject, ownValue } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
 
 /** `unknown`: the model has no such name; `schema`: of another type; `acknowledgement`: writable without ac/av; `marker`: no `__t`. */
-export type ModelRule = "unknown" | "schema" | "acknowledgement" | "marker";
+type ModelRule = "unknown" | "schema" | "acknowledgement" | "marker";
 
 export interface ModelViolation {
   readonly rule: ModelRule;

@@ -23,7 +23,8 @@ export interface ComposedModel {
 export const COMPOSED_ID = "dtmi:iotedgePnpGateway:Composed;1";
 const SELF_ID = "dtmi:iotedgePnpGateway:Self;1";
 const UNKNOWN_ID = "dtmi:iotedgePnpGateway:Undescribed;1";
-const CONTEXT = "dtmi:dtdl:context;2";
+/** Refers to interfaces of versions 2 and 3 alike, as no older one may [DTDL v3, interface]. */
+const CONTEXT = "dtmi:dtdl:context;3";
 
 export function composeModel(
   leaves: Iterable<ComposableLeaf>,

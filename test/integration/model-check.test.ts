@@ -151,7 +151,7 @@ test("gateway*getModel answers with the composed model of the leaves that are th
   const composed = {
     interfaces: [
       {
-        "@context": "dtmi:dtdl:context;2",
+        "@context": "dtmi:dtdl:context;3",
         "@id": "dtmi:my:plant;3",
         "@type": "Interface",
         contents: [

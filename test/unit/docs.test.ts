@@ -21,6 +21,7 @@ test("docs/configuration.md has every key with its environment name, its default
   for (const key of CONFIG_KEYS) {
     const row = `| \`${key}\` | \`${environmentName(key)}\` | \`${JSON.stringify(result.config[key])}\` | ${isLive(key) ? "yes" : ""} |`;
     expect(page).toContain(row);
+    expect(page.slice(page.indexOf(row) + row.length), key).toMatch(/^ \S.{3,} \|\n/);
   }
 });
 
