@@ -24,10 +24,3 @@ test("docs/configuration.md has every key with its environment name, its default
     expect(page.slice(page.indexOf(row) + row.length), key).toMatch(/^ \S.{3,} \|\n/);
   }
 });
-
-test("the gateway's model has every live key as a writable property, as far as DTDL 2 can describe it", () => {
-  const { contents } = JSON.parse(read("dtdl/self.json")) as { contents: { name: string; writable?: boolean }[] };
-  const writable = contents.filter((content) => content.writable === true).map(({ name }) => name);
-  // A list cannot be a property's schema [DTDL 2, Property].
-  expect(writable).toEqual(CONFIG_KEYS.filter((key) => isLive(key) && key !== "deniedLeaves"));
-});
