@@ -156,11 +156,17 @@ export function acceptPatch(record: LeafRecord, patch: JsonObject): LeafRecord {
 
 /**
  * A read shows `slice` of the leaf's components: that is what the hub has. Only a read from the cloud confirms, since edgeHub's
- * own answers have our unsent patches merged in.
+ * own answers have our unsent patches merged in. `hub`: the slice with what edgeHub has taken so lately that no read shows it.
  */
-export function settleRead(record: LeafRecord, slice: JsonObject, view: JsonObject, fromCloud: boolean): LeafRecord {
+export function settleRead(
+  record: LeafRecord,
+  slice: JsonObject,
+  view: JsonObject,
+  fromCloud: boolean,
+  hub = slice,
+): LeafRecord {
   const confirmedVersion = fromCloud && sameValue(view, slice) ? record.reportedVersion : record.confirmedVersion;
-  const accepted = deepEqual(record.accepted, slice) ? record.accepted : slice;
+  const accepted = deepEqual(record.accepted, hub) ? record.accepted : hub;
   const isSame = accepted === record.accepted && confirmedVersion === record.confirmedVersion;
   return isSame ? record : { ...record, accepted, confirmedVersion };
 }

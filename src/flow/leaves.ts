@@ -5,7 +5,8 @@
  */
 import { componentName, splitComponentName } from "../core/component-name.ts";
 import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
-import type { Channel, ComponentName, LeafId } from "../core/message.ts";
+import type { Channel, ComponentName, Json, LeafId } from "../core/message.ts";
+import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
 import { Lane } from "./lane.ts";
 import type { LeafConnect, Store, Write } from "./ports.ts";
 
@@ -22,8 +23,15 @@ export interface Leaf {
   heldGets: HeldGet[];
   /** What of `missed` was last written to the current connection, until the leaf is heard from again. */
   told: MissedDesired | undefined;
-  /** Steady time of the last accepted push: for a while after it the cloud still shows the older state. */
-  pushedMs: number;
+  /** What edgeHub took lately of its reported properties. */
+  pushed: Pushed;
+  /** Paths of reported properties that the hub showed otherwise than it took them, in reads in a row, with what it took. */
+  resends: ReadonlyMap<string, Resends>;
+}
+
+export interface Resends {
+  readonly value: Json;
+  readonly count: number;
 }
 
 /** One request of one connection. */
@@ -168,7 +176,8 @@ export class Leaves {
       channels: new Set(),
       heldGets: [],
       told: undefined,
-      pushedMs: Number.NEGATIVE_INFINITY,
+      pushed: NOTHING_PUSHED,
+      resends: new Map(),
     };
     this.#byId.set(leaf.id, leaf);
     this.#byComponent.set(record.component, leaf);

@@ -100,7 +100,6 @@ export class Relay implements AsyncDisposable {
       leaves,
       send: (patch) => options.upstream.patchReported(patch),
       intervalMs: () => settings().reportedIntervalMs,
-      removed: () => this.#sync.compareLater(),
       own: { owed: () => this.component.owed(), accepted: () => this.component.accepted() },
     });
     const reported = new ReportedIntake({

@@ -6,6 +6,7 @@
  */
 import { isEmpty, isJsonObject, jsonBytes, splitPatch } from "../core/merge-patch.ts";
 import type { Fault, Json, JsonObject } from "../core/message.ts";
+import { notePush, withVanished } from "../core/pushed.ts";
 import { acceptPatch, owed } from "../core/reconcile.ts";
 import { moduleView } from "../translate/pnp.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
@@ -25,8 +26,6 @@ export interface ReportedPushOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly intervalMs: () => number;
-  /** edgeHub has taken the removal of an object. */
-  readonly removed: () => void;
   /** The gateway's own component, pushed along with the leaves; undefined when nothing is owed. */
   readonly own: { owed(): JsonObject | undefined; accepted(patch: JsonObject): void };
 }
@@ -171,9 +170,8 @@ export class ReportedPush {
     }
     for (const [leaf, slice] of perLeaf) {
       await leaf.lane.run(() => {
-        if (removesObject(leaf.record.accepted, slice)) this.#options.removed();
+        leaf.pushed = notePush(leaf.pushed, leaf.record.accepted, slice, this.#options.clock.steady());
         leaf.record = acceptPatch(leaf.record, slice);
-        leaf.pushedMs = this.#options.clock.steady();
       });
     }
   }
@@ -209,7 +207,7 @@ export class ReportedPush {
 export function owedBy(leaf: Leaf): JsonObject {
   const { record } = leaf;
   const view = record.removed ? {} : moduleView(record, record.reported);
-  return owed(view, record.accepted, record.quarantined);
+  return withVanished(owed(view, record.accepted, record.quarantined), view, leaf.pushed.traces);
 }
 
 function pathOf(path: string): Path {
@@ -245,12 +243,4 @@ function pick(part: JsonObject, paths: readonly Path[]): JsonObject {
     };
   }
   return picked;
-}
-
-function removesObject(accepted: JsonObject, patch: JsonObject): boolean {
-  return Object.entries(patch).some(([key, value]) => {
-    const before = Object.hasOwn(accepted, key) ? accepted[key] : undefined;
-    if (!isJsonObject(before)) return false;
-    return value === null || (isJsonObject(value) && removesObject(before, value));
-  });
 }

@@ -8,13 +8,13 @@ import type { LeafRecord } from "../core/leaf.ts";
 import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject } from "../core/message.ts";
 import { clampAcknowledgements } from "../core/property-ack.ts";
+import { NOTHING_PUSHED, withoutTraces } from "../core/pushed.ts";
 import {
   adoptReported,
   applyDesiredPatch,
   type DesiredNotice,
   judgeRead,
   reconcileDesired,
-  settleRead,
   withMissed,
 } from "../core/reconcile.ts";
 import { sameValue } from "../core/same-value.ts";
@@ -32,6 +32,7 @@ import type { Downlink } from "./downlink.ts";
 import { allTogether } from "./lane.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics, Store, Write } from "./ports.ts";
+import { type ReadContext, settle } from "./settle.ts";
 
 /** The module's desired section as last synchronised. */
 export interface ModuleDesired {
@@ -63,18 +64,6 @@ export interface TwinApplyOptions {
   readonly onGatewayReported: (section: JsonObject) => void;
 }
 
-/** A push may take this long to show in a read: edgeHub sends to the cloud every 5 s at most [iothub-mqtt.md 12.2]. */
-const SETTLE_MS = 15_000;
-/** A value that the hub shows otherwise so often after it took it is not sent for ever. */
-const MAX_RESENDS = 5;
-
-export interface ReadContext {
-  readonly fromCloud: boolean;
-  /** Answered from edgeHub's store, as far as can be told: after a power cut that store may be behind what it once said. */
-  readonly mayBeOld: boolean;
-  readonly startedMs: number;
-}
-
 interface Change {
   readonly record: LeafRecord;
   readonly notice: DesiredNotice | undefined;
@@ -88,7 +77,6 @@ export class TwinApply {
   #saving: Promise<void> | undefined;
   /** Components of the module's reported section whose leaf has not been seen (since the disk was lost). */
   #orphans: JsonObject = {};
-  readonly #resends = new Map<string, number>();
 
   constructor(options: TwinApplyOptions) {
     this.#options = options;
@@ -150,7 +138,10 @@ export class TwinApply {
       ...Object.keys(reported).filter((name) => this.#options.leaves.ownerOf(name)),
       GATEWAY_COMPONENT,
     ]);
-    for (const leaf of leaves) this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+    for (const leaf of leaves) {
+      this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+      if (!context.mayBeOld) leaf.pushed = withoutTraces(leaf.pushed, context.startedMs);
+    }
     const own = reported[GATEWAY_COMPONENT];
     this.#options.onGatewayReported(isJsonObject(own) ? own : {});
     return leaves;
@@ -258,41 +249,11 @@ export class TwinApply {
       ? adoptReported(before, applyPatch(leafReported(before, slice), before.reported))
       : before;
     const outcome = reconcileDesired(based, leafDesired(based, desired), version, judgement, this.#options.clock.now());
+    if (judgement === "recreated") leaf.pushed = NOTHING_PUSHED;
     const components = new Set(Object.keys(outcome.record.components));
     const clamped = clampAcknowledgements(outcome.record.reported, components, version);
     const record = clamped === outcome.record.reported ? outcome.record : { ...outcome.record, reported: clamped };
-    return { ...outcome, record: this.#settled(leaf, record, slice, context) };
-  }
-
-  /** The read becomes what the hub has, unless a push of ours is too fresh to show in it. */
-  #settled(leaf: Leaf, record: LeafRecord, slice: JsonObject, context: ReadContext): LeafRecord {
-    if (context.startedMs - leaf.pushedMs < SETTLE_MS) return record;
-    const view = moduleView(record, record.reported);
-    const settled = settleRead(record, slice, view, context.fromCloud);
-    return this.#withoutEndlessResends(record, settled, view);
-  }
-
-  /** What edgeHub took and a later read shows otherwise is sent again a bounded number of times. */
-  #withoutEndlessResends(before: LeafRecord, settled: LeafRecord, view: JsonObject): LeafRecord {
-    let { quarantined } = settled;
-    for (const [component, properties] of Object.entries(diff(settled.accepted, view, sameValue))) {
-      for (const property of isJsonObject(properties) ? Object.keys(properties) : []) {
-        const taken = child(child(before.accepted, component), property);
-        if (taken === undefined || !sameValue(taken, child(child(view, component), property) ?? null)) continue;
-        const path = `${component}/${property}`;
-        const resends = (this.#resends.get(path) ?? 0) + 1;
-        this.#resends.set(path, resends);
-        if (resends <= MAX_RESENDS) continue;
-        this.#resends.delete(path);
-        quarantined = { ...quarantined, [path]: "the hub takes it and keeps showing another value" };
-        this.#options.metrics.count("reported_quarantined_total");
-        this.#options.log.error(
-          { leafId: before.leafId, path },
-          "a reported property does not stay at the hub, it is not sent again until it changes",
-        );
-      }
-    }
-    return quarantined === settled.quarantined ? settled : { ...settled, quarantined };
+    return { ...outcome, record: settle(leaf, record, slice, context, this.#options) };
   }
 
   #learn(record: LeafRecord, sections: readonly JsonObject[]): LeafRecord {
@@ -306,10 +267,6 @@ export class TwinApply {
     );
     return { ...record, components: naming.components };
   }
-}
-
-function child(value: Json | undefined, key: string): Json | undefined {
-  return value !== undefined && isJsonObject(value) && Object.hasOwn(value, key) ? value[key] : undefined;
 }
 
 function withoutKeys(section: JsonObject, names: readonly string[]): JsonObject {

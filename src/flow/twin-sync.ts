@@ -214,11 +214,6 @@ export class TwinSync {
     if (this.#readsFromStore <= MAX_READS_FROM_STORE) this.#wantLater(READ_AGAIN_MS * this.#readsFromStore);
   }
 
-  /** An object was removed: if another takes its place soon, edgeHub may lose the removal on its way to the cloud. */
-  compareLater(): void {
-    this.#planSettleRead();
-  }
-
   /** What was pushed after the read is compared with the cloud when edgeHub must have sent it. */
   #planSettleRead(): void {
     if (this.#settleReadPlanned) return;

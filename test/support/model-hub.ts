@@ -4,6 +4,7 @@
  */
 import type { Json, JsonObject, Telemetry } from "../../src/core/message.ts";
 import type {
+  Clock,
   CommandAnswer,
   HubHandler,
   Outcome,
@@ -28,11 +29,29 @@ export function hubMerge(target: JsonObject, patch: JsonObject): JsonObject {
   return Object.fromEntries(result);
 }
 
+/** edgeHub's merge of what it has not sent yet: an object that follows a null takes its place, and the null is lost. */
+function pendingMerge(pending: JsonObject, patch: JsonObject): JsonObject {
+  const result = new Map(Object.entries(pending));
+  for (const [key, value] of Object.entries(patch)) {
+    const before = result.get(key);
+    result.set(key, isObject(before) && isObject(value) ? pendingMerge(before, value) : value);
+  }
+  return Object.fromEntries(result);
+}
+
+function isObject(value: Json | undefined): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A little more than edgeHub takes at most from a patch to its push. */
+const PUSH_AFTER_MS = 5_500;
+
 const DOWN: Outcome = { kind: "failed", fault: { kind: "transient", reason: "the link is down" } };
 
 export class ModelHub implements Upstream {
   desired: JsonObject = {};
   version = 1;
+  /** What the cloud has; reads show this, and not what edgeHub has yet to send there. */
   reported: JsonObject = {};
   readonly telemetry: Telemetry[] = [];
   /** How calls end from now on: "lose-answer" does what is asked and then breaks the link before the answer. */
@@ -41,11 +60,22 @@ export class ModelHub implements Upstream {
   deaf = false;
   /** Answers only when released (a slow hub). */
   slow = false;
+  /** What the cloud makes of a section that it stores. */
+  keeps: (reported: JsonObject) => JsonObject = (reported) => reported;
   twinRefuses: ((patch: JsonObject) => string | undefined) | undefined;
+  /** Patches as they came in. */
+  readonly patches: JsonObject[] = [];
+  /** What edgeHub has taken and not sent: it goes up some seconds later, all in one. */
+  #unsent: JsonObject | undefined;
+  readonly #clock: Clock;
   #handler: HubHandler | undefined;
   #up = false;
   #slowed: (() => void)[] = [];
   #commands = new AbortController();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   async open(handler: HubHandler): Promise<void> {
     this.#handler = handler;
@@ -81,8 +111,23 @@ export class ModelHub implements Upstream {
     const reason = this.twinRefuses?.(patch);
     if (reason !== undefined && this.#up) return { kind: "failed", fault: { kind: "rejected", reason } };
     return this.#call(() => {
-      this.reported = hubMerge(this.reported, patch);
+      this.patches.push(patch);
+      if (this.#unsent === undefined) this.#sendLater();
+      this.#unsent = pendingMerge(this.#unsent ?? {}, patch);
       return { kind: "accepted" };
+    });
+  }
+
+  /** edgeHub's container is made anew: what it had not sent yet is gone. */
+  losePending(): void {
+    this.#unsent = undefined;
+  }
+
+  #sendLater(): void {
+    // This clock's sleep without a signal never rejects.
+    void this.#clock.sleep(PUSH_AFTER_MS).then(() => {
+      if (this.#unsent !== undefined) this.reported = this.keeps(hubMerge(this.reported, this.#unsent));
+      this.#unsent = undefined;
     });
   }
 
@@ -116,6 +161,7 @@ export class ModelHub implements Upstream {
   recreate(): void {
     this.desired = {};
     this.reported = {};
+    this.#unsent = undefined;
     this.version = 1;
     this.link("down");
   }

@@ -48,10 +48,10 @@ export interface WorldOptions {
 }
 
 export class RelayWorld implements AsyncDisposable {
-  readonly hub = new ModelHub();
+  readonly clock = new ManualClock();
+  readonly hub = new ModelHub(this.clock);
   readonly wan = new ModelWan();
   readonly leaves = new ModelLeaves();
-  readonly clock = new ManualClock();
   settings: RelaySettings;
   /** What outlives a process. */
   readonly disk = emptyDisk();

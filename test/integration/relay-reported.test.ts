@@ -1,0 +1,125 @@
+/** Reported properties against what edgeHub does with them between its 204 and the cloud [iothub-mqtt.md 12.2]. */
+import { describe, expect, test } from "vitest";
+import type { JsonObject } from "../../src/core/message.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { RelayWorld } from "../support/relay-world.ts";
+
+function withoutEmpty(section: JsonObject): JsonObject {
+  const entries = Object.entries(section).map(([key, value]) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? ([key, withoutEmpty(value as JsonObject)] as const)
+      : ([key, value] as const),
+  );
+  return Object.fromEntries(entries.filter(([, value]) => JSON.stringify(value) !== "{}"));
+}
+
+async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
+  const world = new RelayWorld({ log });
+  await world.start();
+  world.hub.link("up");
+  await world.pass(30_000);
+  return world;
+}
+
+describe("G2 reported: what edgeHub has not sent yet", () => {
+  test.each([
+    ["a null", null],
+    ["a plain value", 5],
+    ["an array", [1]],
+  ])("an object that replaces %s keeps nothing of the object that was there before", async (_, between) => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ a: { old1: 1, deep: { old2: 2, stays: 3 } } });
+    await world.pass(30_000);
+    await leaf.report({ a: between });
+    await world.pass(1_000);
+    await leaf.report({ a: { b: 1, deep: { stays: 4 } } });
+    await world.pass(12_000);
+    expect(world.hub.reported["leaf1"]).toEqual({ __t: "c", a: { b: 1, deep: { stays: 4 } } });
+  });
+
+  test("a leaf that is removed and comes back in the same moment keeps nothing of before", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ a: 1, thermostat1: { __t: "c", old: 1 } });
+    await world.pass(30_000);
+    await leaf.report({ a: null, thermostat1: null });
+    await world.pass(1_000);
+    await leaf.report({ b: 2, thermostat1: { __t: "c", now: 1 } });
+    await world.pass(12_000);
+    expect(world.hub.reported).toMatchObject({ leaf1: { __t: "c", b: 2 }, leaf1__thermostat1: { __t: "c", now: 1 } });
+    expect(world.hub.reported["leaf1"]).not.toHaveProperty("a");
+    expect(world.hub.reported["leaf1__thermostat1"]).not.toHaveProperty("old");
+  });
+
+  test("what an edgeHub that was made anew has lost is found though the leaf reports all the time", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ x: 1 });
+    await world.pass(1_000);
+    world.hub.losePending();
+    world.hub.link("down");
+    world.hub.link("up");
+    for (let n = 0; n < 30; n += 1) {
+      await leaf.report({ n });
+      await world.pass(2_000);
+    }
+    expect(world.hub.reported["leaf1"]).toMatchObject({ x: 1 });
+  });
+
+  test("a value that the cloud shows late, in outage after outage, is never given up", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld(log);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    for (let outage = 1; outage <= 8; outage += 1) {
+      await leaf.report({ x: outage });
+      await world.pass(5_000);
+      world.hub.losePending();
+      world.hub.link("down");
+      world.hub.link("up");
+      await world.pass(60_000);
+    }
+    expect(world.hub.reported["leaf1"]).toMatchObject({ x: 8 });
+    expect(log.events()).not.toContain(
+      "a reported property does not stay at the hub, it is not sent again until it changes",
+    );
+  });
+
+  test("a value that never stays is given up after a few sends, said once, and tried again when it changes", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld(log);
+    const leaf = world.leaves.leaf("leaf1");
+    world.hub.keeps = (reported) => ({ ...reported, leaf1: { __t: "c", x: "another" } });
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ x: 1 });
+    await world.pass(20_000_000);
+    const said = "a reported property does not stay at the hub, it is not sent again until it changes";
+    expect(log.events().filter((event) => event === said)).toHaveLength(1);
+    const sends = () => world.hub.patches.filter((patch) => Object.hasOwn(patch, "leaf1")).length;
+    const before = sends();
+    expect(before).toBeLessThan(10);
+    world.hub.keeps = (reported) => reported;
+    await leaf.report({ x: 2 });
+    await world.pass(20_000);
+    expect(sends()).toBe(before + 1);
+    expect(world.hub.reported["leaf1"]).toMatchObject({ x: 2 });
+  });
+
+  test("an empty object that the cloud drops is sent once and is no fault", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld(log);
+    world.hub.keeps = withoutEmpty;
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ a: {}, b: { c: {} }, d: 1 });
+    await world.pass(20_000_000);
+    expect(world.hub.patches.filter((patch) => Object.hasOwn(patch, "leaf1"))).toHaveLength(1);
+    expect(log.events()).not.toContain(
+      "a reported property does not stay at the hub, it is not sent again until it changes",
+    );
+  });
+});
