@@ -24,7 +24,7 @@ export interface GatewayProcess extends AsyncDisposable {
 
 /** For one plain listener at `plainPort`, the state in `folder`, and short intervals; `more` wins. */
 export function gatewayEnvironment(
-  hub: DevHub,
+  hub: Pick<DevHub, "environment" | "metricsUrl" | "probeAddress">,
   plainPort: number,
   folder: string,
   more: Readonly<Record<string, string>> = {},

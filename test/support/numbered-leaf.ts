@@ -65,13 +65,19 @@ export class NumberedLeaf implements AsyncDisposable {
     return this.#sent;
   }
 
-  /** Resolves at the PUBACK, however many connections it takes. */
-  async send(): Promise<void> {
+  /** Resolves at the PUBACK, however many connections it takes. False: the client gave it up unsent, its number is left out. */
+  async send(): Promise<boolean> {
     const number = this.#sent;
     this.#sent += 1;
     const body = JSON.stringify({ number });
-    await this.#client.publishAsync(`devices/${this.id}/messages/events/`, body, { qos: 1 });
+    try {
+      await this.#client.publishAsync(`devices/${this.id}/messages/events/`, body, { qos: 1 });
+    } catch {
+      // mqtt.js forgets what is published in the moment between a CONNACK and the end of its own resending when the connection ends.
+      return false;
+    }
     this.acknowledged.push(number);
+    return true;
   }
 
   /** Undefined when there was no answer, as when the gateway was killed meanwhile. */
