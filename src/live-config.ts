@@ -4,8 +4,9 @@
  * a start without edgeHub begins with it.
  */
 import { CONFIG_KEYS, type Config, isConfigKey, isLive, problemsOf, withValue } from "./config.ts";
-import { isJsonObject } from "./core/merge-patch.ts";
+import { isJsonObject, jsonBytes } from "./core/merge-patch.ts";
 import type { Json, JsonObject } from "./core/message.ts";
+import { MAX_DEPTH, patchViolations } from "./core/twin-limits.ts";
 
 /** What was desired last, at which version of the module twin, and the values in force because of it or of earlier versions. */
 export interface LastDesired {
@@ -32,10 +33,14 @@ export function applyDesiredConfig(base: Config, lastGood: JsonObject, desired: 
   const report = new Map<string, Json>();
   const good = new Map<string, Json>();
   const problems: string[] = [];
+  let [room, unknown] = [MAX_ECHO_BYTES, 0];
   for (const [key, value] of Object.entries(desired)) {
     if (key === "__t") continue;
     const { ac, ad } = judge(key, value);
-    report.set(key, { value, ac, av: version, ad });
+    const whole = { value, ac, av: version, ad: ad.slice(0, MAX_STATUS_CHARACTERS) };
+    room -= jsonBytes(whole);
+    if (ac === 404) unknown += 1;
+    if (unknown <= MAX_UNKNOWN) report.set(key, legalAcknowledgement(key, whole, room > 0));
     const kept = lastGood[key];
     if (ac === 200) good.set(key, value);
     else if (kept !== undefined && judge(key, kept).ac === 200) good.set(key, kept);
@@ -52,6 +57,24 @@ export function applyDesiredConfig(base: Config, lastGood: JsonObject, desired: 
 }
 
 const MAX_STATUS_CHARACTERS = 256;
+/** For all acknowledgements together; beyond it they say neither value nor reason. */
+const MAX_ECHO_BYTES = 4 * 1024;
+/** Keys that do not exist and are acknowledged all the same. */
+const MAX_UNKNOWN = 20;
+
+/**
+ * What a back end writes here must not fill the reported section that all leaves share, nor be a reason for edgeHub to refuse it
+ * (desired sections may hold more than reported ones). null: nothing can be said.
+ */
+function legalAcknowledgement(key: string, whole: JsonObject, hasRoom: boolean): Json {
+  const { value: _value, ad: _ad, ...bare } = whole;
+  if (hasRoom && isLegal(key, whole)) return whole;
+  return isLegal(key, bare) ? bare : null;
+}
+
+function isLegal(key: string, value: Json): boolean {
+  return patchViolations({ [key]: value }, { maxDepth: MAX_DEPTH - 1 }).length === 0;
+}
 
 /** The acknowledgement's status and description [PnP writable properties]. */
 function judge(key: string, value: unknown): { readonly ac: 200 | 400 | 404 | 501; readonly ad: string } {

@@ -12,6 +12,8 @@ import { utf8Bytes } from "./utf8.ts";
 export const MAX_TWIN_SECTION_BYTES = 32_768;
 /** All leaves together may fill the module's reported section up to here; the rest is room for what IoT Hub counts otherwise. */
 export const GATEWAY_REPORTED_CEILING_BYTES = 31_744;
+/** Of JSON in one reported patch: well below edgeHub's 32,768, so that names and overhead never matter [iothub-mqtt.md 12.2]. */
+export const MAX_PUSH_BYTES = 24 * 1024;
 /** The gateway warns from here, 80 % of a section. */
 export const SECTION_WARNING_BYTES = Math.floor(MAX_TWIN_SECTION_BYTES * 0.8);
 const MAX_KEY_BYTES = 1_024;

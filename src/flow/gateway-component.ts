@@ -87,9 +87,17 @@ export class GatewayComponent {
     return isEmpty(patch) ? undefined : { [GATEWAY_COMPONENT]: { __t: "c", ...patch } };
   }
 
-  /** edgeHub has taken them. */
-  accepted(): void {
-    this.#accepted = this.#state;
+  /** The whole of them, in module words. */
+  view(): JsonObject {
+    return { [GATEWAY_COMPONENT]: { __t: "c", ...this.#state } };
+  }
+
+  /** edgeHub has taken this patch; what has changed since it was sent is still owed. */
+  accepted(patch: JsonObject): void {
+    const section = patch[GATEWAY_COMPONENT];
+    if (!isJsonObject(section)) return;
+    const { __t: _marker, ...properties } = section;
+    this.#accepted = applyPatch(this.#accepted, properties);
   }
 
   /** A read shows what the hub has of it. */

@@ -100,7 +100,7 @@ export class Relay implements AsyncDisposable {
       leaves,
       send: (patch) => options.upstream.patchReported(patch),
       intervalMs: () => settings().reportedIntervalMs,
-      own: { owed: () => this.component.owed(), accepted: () => this.component.accepted() },
+      own: { owed: () => this.component.owed(), accepted: (patch) => this.component.accepted(patch) },
     });
     const reported = new ReportedIntake({
       ...options,
@@ -206,6 +206,7 @@ export class Relay implements AsyncDisposable {
   /** Something that the gateway reports of itself has changed. */
   report(state: JsonObject): void {
     this.component.report(state);
+    this.#budget.setOther("gateway", this.component.view());
     this.#push.ownChanged();
   }
 

@@ -8,12 +8,11 @@ import { isEmpty, isJsonObject, jsonBytes, splitPatch } from "../core/merge-patc
 import type { Fault, Json, JsonObject } from "../core/message.ts";
 import { notePush, withVanished } from "../core/pushed.ts";
 import { acceptPatch, owed } from "../core/reconcile.ts";
+import { MAX_PUSH_BYTES } from "../core/twin-limits.ts";
 import { moduleView } from "../translate/pnp.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Log, Metrics, Outcome } from "./ports.ts";
 
-/** Well below edgeHub's 32,768 bytes for one patch, so that property names and JSON overhead never matter [iothub-mqtt.md 12.2]. */
-const MAX_PATCH_BYTES = 24 * 1024;
 /** Changes that arrive together go together. */
 const COALESCE_MS = 20;
 const RETRY_AFTER_MS = 2_000;
@@ -117,7 +116,7 @@ export class ReportedPush {
       this.#ownDirty = false;
     }
     for (const leaf of this.#dirty) {
-      if (bytes >= MAX_PATCH_BYTES) break;
+      if (bytes >= MAX_PUSH_BYTES) break;
       this.#dirty.delete(leaf);
       const part = owedBy(leaf);
       if (isEmpty(part)) continue;
@@ -129,7 +128,7 @@ export class ReportedPush {
   }
 
   async #sendAll(patch: JsonObject, leaves: readonly Leaf[]): Promise<void> {
-    const { parts, tooLarge } = splitPatch(patch, MAX_PATCH_BYTES);
+    const { parts, tooLarge } = splitPatch(patch, MAX_PUSH_BYTES);
     for (const path of tooLarge) await this.#quarantine(pathOf(path), "larger than one patch may be");
     for (const part of parts) {
       const fault = await this.#send(part);

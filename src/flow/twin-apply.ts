@@ -106,6 +106,8 @@ export class TwinApply {
     const slice = moduleSlice(named, this.#orphans);
     const adopted = isEmpty(slice) ? named : adoptReported({ ...named, accepted: slice }, leafReported(named, slice));
     this.#orphans = withoutKeys(this.#orphans, Object.keys(slice));
+    this.#options.budget.set(record.leafId, moduleView(adopted, adopted.reported));
+    this.#options.budget.setOther("strangers", this.#orphans);
     const desired = leafDesired(named, this.#known.desired);
     return applyDesiredPatch(
       { ...adopted, desiredVersion: this.#known.version },
@@ -138,8 +140,10 @@ export class TwinApply {
       ...Object.keys(reported).filter((name) => this.#options.leaves.ownerOf(name)),
       GATEWAY_COMPONENT,
     ]);
+    const { budget } = this.#options;
+    budget.setOther("strangers", strangersIn(reported, leaves));
     for (const leaf of leaves) {
-      this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+      budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
       if (!context.mayBeOld) leaf.pushed = withoutTraces(leaf.pushed, context.startedMs);
     }
     const own = reported[GATEWAY_COMPONENT];
@@ -267,6 +271,12 @@ export class TwinApply {
     );
     return { ...record, components: naming.components };
   }
+}
+
+/** What of the module's reported section is nobody's who is known; a leaf's hashed component may be among it. */
+function strangersIn(reported: JsonObject, leaves: readonly Leaf[]): JsonObject {
+  const owned = leaves.flatMap(({ record }) => [record.component, ...Object.values(record.components)]);
+  return withoutKeys(reported, [GATEWAY_COMPONENT, ...owned]);
 }
 
 function withoutKeys(section: JsonObject, names: readonly string[]): JsonObject {

@@ -1,6 +1,7 @@
 /** Reported properties against what edgeHub does with them between its 204 and the cloud [iothub-mqtt.md 12.2]. */
 import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../src/core/message.ts";
+import { bytesOf } from "../../src/devhub/cloud-limits.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { RelayWorld } from "../support/relay-world.ts";
 
@@ -121,5 +122,82 @@ describe("G2 reported: what edgeHub has not sent yet", () => {
     expect(log.events()).not.toContain(
       "a reported property does not stay at the hub, it is not sent again until it changes",
     );
+  });
+});
+
+describe("G2 reported: the module twin's 32 KB", () => {
+  const LIMIT = 32_768;
+  const text = (bytes: number) => "x".repeat(bytes);
+
+  /** Leaves report until one is refused; 8 KB each at the most. */
+  async function fill(world: RelayWorld): Promise<readonly (number | undefined)[]> {
+    const statuses: (number | undefined)[] = [];
+    for (let n = 0; n < 60; n += 1) {
+      const leaf = world.leaves.leaf(`filler${n % 10}`);
+      if (n < 10) await leaf.connect({ subscribe: true });
+      statuses.push(await leaf.report({ [`p${n}`]: text(1_000) }));
+    }
+    await world.pass(30_000);
+    return statuses;
+  }
+
+  test("holds with what the gateway reports of itself", async () => {
+    await using world = await connectedWorld();
+    world.relay?.report({ a: text(4_000), b: { value: text(4_000), ac: 200, av: 1 } });
+    expect(await fill(world)).toContain(403);
+    expect(world.hub.reported).toHaveProperty("gateway");
+    expect(world.hub.reported).toHaveProperty("filler9");
+    expect(bytesOf(world.hub.reported)).toBeLessThanOrEqual(LIMIT);
+  });
+
+  test("holds with components whose leaf has not come since the disk was lost, and takes them over when it does", async () => {
+    await using world = new RelayWorld();
+    world.hub.reported = {
+      sleeper: { __t: "c", a: text(4_000), b: text(4_000) },
+      sleeper__x: { __t: "c", c: text(4_000) },
+    };
+    await world.start();
+    world.hub.link("up");
+    await world.pass(30_000);
+    expect(await fill(world)).toContain(403);
+    expect(bytesOf(world.hub.reported)).toBeLessThanOrEqual(LIMIT);
+    const sleeper = world.leaves.leaf("sleeper");
+    await sleeper.connect({ subscribe: true });
+    expect(await sleeper.report({ a: null, b: null })).toBe(204);
+    await world.pass(30_000);
+    expect(await world.leaves.leaf("filler0").report({ more: text(4_000) })).toBe(204);
+    await world.pass(30_000);
+    expect(bytesOf(world.hub.reported)).toBeLessThanOrEqual(LIMIT);
+  });
+
+  test("is not left by what counts as nothing: control characters cannot fill disk, memory or a patch", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld(log);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const statuses: (number | undefined)[] = [];
+    for (let n = 0; n < 30; n += 1) statuses.push(await leaf.report({ [`c${n}`]: "\u0001".repeat(4_000) }));
+    expect(statuses[0]).toBe(204);
+    expect(statuses.at(-1)).toBe(403);
+    expect(
+      await leaf.report({ numbers: Array.from({ length: 1_000 }, (_, n) => -1.234567890123456e-300 * (n + 1)) }),
+    ).toBe(403);
+    expect(await leaf.report({ c0: null })).toBe(204);
+    await world.pass(30_000);
+    expect(Object.keys(world.hub.reported["leaf1"] ?? {})).not.toContain("c0");
+    expect(log.events("error")).toEqual([]);
+    for (const patch of world.hub.patches) expect(JSON.stringify(patch).length).toBeLessThanOrEqual(32_768);
+  });
+
+  test("a change of the gateway's own properties while they are being pushed is pushed too", async () => {
+    await using world = await connectedWorld();
+    world.relay?.report({ a: 1 });
+    world.hub.slow = true;
+    await world.pass(6_000);
+    world.relay?.report({ a: 2 });
+    world.hub.slow = false;
+    world.hub.release();
+    await world.pass(20_000);
+    expect(world.hub.reported["gateway"]).toMatchObject({ a: 2 });
   });
 });

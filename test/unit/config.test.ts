@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { CONFIG_KEYS, environmentName, isLive, mergeConfig } from "../../src/config.ts";
 import type { Json } from "../../src/core/message.ts";
+import { patchViolations, twinBytes } from "../../src/core/twin-limits.ts";
 import { applyDesiredConfig, LiveConfig, parseLastDesired } from "../../src/live-config.ts";
 
 function config(file: Record<string, unknown> = {}, environment: Record<string, string> = {}) {
@@ -112,6 +113,20 @@ describe("desired properties of the gateway's own component", () => {
     expect(applied.spillAfterMs).toBe(200);
     expect(report["spillAfterMs"]).toMatchObject({ value: "fast", ac: 400, av: 7 });
     expect(problems).toHaveLength(1);
+  });
+
+  test("acknowledgements stay small and legal, whatever is desired", () => {
+    const unknown = Object.fromEntries(Array.from({ length: 3_000 }, (_, n) => [`k${n}`, n]));
+    const long = Object.fromEntries(CONFIG_KEYS.map((key) => [key, "x".repeat(4_000)]));
+    const odd = { "a#b": 1, "a\u00a0b": 2, deniedLeaves: ["a", null], aliases: { a: [null] } };
+    for (const desired of [unknown, long, odd, { ...long, ...unknown, ...odd }]) {
+      const { report } = applyDesiredConfig(config(), {}, desired, 7);
+      const said = Object.fromEntries(Object.entries(report).filter(([, value]) => value !== null));
+      expect(patchViolations({ gateway: said })).toEqual([]);
+      expect(twinBytes(said)).toBeLessThan(8 * 1024);
+    }
+    const { report } = applyDesiredConfig(config(), {}, odd, 7);
+    expect(report).toMatchObject({ deniedLeaves: { ac: 400, av: 7 }, "a#b": null });
   });
 
   test("an unknown key is 404, one that needs a restart 501", () => {
