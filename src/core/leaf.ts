@@ -37,7 +37,7 @@ export interface LeafRecord extends LeafNaming {
   /** The module twin's version at the last change that touched this leaf; 0 while the gateway never synchronised. */
   readonly desiredVersion: number;
   readonly reported: JsonObject;
-  /** Counts this leaf's own accepted changes, from 1. */
+  /** Counts this leaf's own accepted changes; {@link shownReportedVersion} is what the leaf sees. */
   readonly reportedVersion: number;
   /** The leaf's components of the module's reported section as far as edgeHub has taken them (its 2xx, or a read). */
   readonly accepted: JsonObject;
@@ -51,4 +51,9 @@ export interface LeafRecord extends LeafNaming {
   readonly missed: MissedDesired | undefined;
   /** Removed by command: listed for the back end, nothing is delivered before somebody confirms. */
   readonly removed: boolean;
+}
+
+/** The reported section's `$version` as the leaf sees it: a section starts at 1 and each change adds one [iothub-mqtt.md 6.5]. */
+export function shownReportedVersion({ reportedVersion }: LeafRecord): number {
+  return reportedVersion + 1;
 }

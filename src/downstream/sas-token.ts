@@ -44,12 +44,17 @@ export function isSignedBy({ resource, expirySecs, signature }: SasToken, keys: 
 
 /** The host and the device id that a token is for; undefined when it is for something else (a module, a hub). */
 export function sasAudience({ resource }: SasToken): { readonly host: string; readonly deviceId: string } | undefined {
-  const [host, kind, deviceId, ...more] = decode(resource)?.split("/") ?? [];
+  // C sends it raw: then a `%` in the id is one [iothub-mqtt.md 1.3].
+  const plain = resource.includes("/") ? resource : decode(resource);
+  const [host, kind, deviceId, ...more] = plain?.split("/") ?? [];
   if (host === undefined || kind !== "devices" || deviceId === undefined || more.length > 0) return undefined;
   return { host, deviceId };
 }
 
-/** Ids are compared like edgeHub does: whatever their case, and once more decoded (.NET with a hardware signer encodes twice). */
+/**
+ * Ids are compared like edgeHub does: whatever their case, and once more decoded (.NET with a hardware signer encodes twice). Only
+ * a token's own consistency is at stake: whose it is, the key decides.
+ */
 export function isSameDevice(inToken: string, leafId: string): boolean {
   const wanted = leafId.toLowerCase();
   return inToken.toLowerCase() === wanted || decode(inToken)?.toLowerCase() === wanted;

@@ -53,6 +53,7 @@ export class CloudToDevice {
   async send(leaf: Leaf, message: Telemetry, ttlSecs: number): Promise<Queued> {
     const { clock, metrics, store } = this.#options;
     if (entryBytes(message) > MAX_MESSAGE_BYTES) return { kind: "refused", status: 413, reason: "larger than 64 KB" };
+    if (this.queued(leaf.id) >= MAX_QUEUED) await this.#expire(leaf.id);
     if (this.queued(leaf.id) >= MAX_QUEUED)
       return { kind: "refused", status: 429, reason: `${MAX_QUEUED} messages wait for this leaf already` };
     const entry = { leafId: leaf.id, seq: ++this.#lastSeq, message, expiresMs: clock.steady() + ttlSecs * 1000 };
@@ -74,11 +75,9 @@ export class CloudToDevice {
   ready(leaf: Leaf): void {
     if (this.#pumping.has(leaf.id) || !this.#options.leaves.isReady(leaf, "cloud-to-device")) return;
     this.#pumping.add(leaf.id);
-    this.#pump(leaf)
-      .catch((error: unknown) =>
-        this.#options.log.error({ leafId: leaf.id, error: String(error) }, "cloud-to-device delivery failed"),
-      )
-      .finally(() => this.#pumping.delete(leaf.id));
+    this.#pump(leaf).catch((error: unknown) =>
+      this.#options.log.error({ leafId: leaf.id, error: String(error) }, "cloud-to-device delivery failed"),
+    );
   }
 
   /** The leaf is removed: the writes that take its messages away, for the commit that does it. */
@@ -89,17 +88,29 @@ export class CloudToDevice {
   }
 
   async #pump(leaf: Leaf): Promise<void> {
-    const { clock, downlink, leaves, log, metrics } = this.#options;
-    for (let entry = this.#queue(leaf.id)[0]; entry !== undefined; entry = this.#queue(leaf.id)[0]) {
-      if (entry.expiresMs <= clock.steady()) {
-        metrics.count("cloud_to_device_total", { result: "expired" });
-        log.warn({ leafId: leaf.id }, "a cloud-to-device message outlived its time to live");
+    const { downlink, leaves, metrics } = this.#options;
+    try {
+      await this.#expire(leaf.id);
+      for (let entry = this.#queue(leaf.id)[0]; entry !== undefined; entry = this.#queue(leaf.id)[0]) {
+        if (!leaves.isReady(leaf, "cloud-to-device")) return;
+        if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") return;
+        metrics.count("cloud_to_device_total", { result: "delivered" });
         await this.#done(entry);
-        continue;
+        await this.#expire(leaf.id);
       }
-      if (!leaves.isReady(leaf, "cloud-to-device")) return;
-      if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") return;
-      metrics.count("cloud_to_device_total", { result: "delivered" });
+    } finally {
+      // In the very step that found nothing to do: who gets ready after it starts again.
+      this.#pumping.delete(leaf.id);
+    }
+  }
+
+  /** Wherever it stands in the queue: it would count against the fifty. */
+  async #expire(leafId: LeafId): Promise<void> {
+    const { clock, log, metrics } = this.#options;
+    const isDue = ({ expiresMs }: CloudToDeviceEntry): boolean => expiresMs <= clock.steady();
+    for (let entry = this.#queue(leafId).find(isDue); entry !== undefined; entry = this.#queue(leafId).find(isDue)) {
+      metrics.count("cloud_to_device_total", { result: "expired" });
+      log.warn({ leafId }, "a cloud-to-device message outlived its time to live");
       await this.#done(entry);
     }
   }
@@ -108,7 +119,11 @@ export class CloudToDevice {
     const queue = this.#queue(entry.leafId);
     const at = queue.indexOf(entry);
     if (at >= 0) queue.splice(at, 1);
-    await this.#options.store.commit([{ kind: "cloud-to-device-done", leafId: entry.leafId, seq: entry.seq }]);
+    const { leafId, seq } = entry;
+    await this.#options.store.commit([{ kind: "cloud-to-device-done", leafId, seq }]).catch((error: unknown) =>
+      // The messages behind it must not wait for the disk.
+      this.#options.log.error({ leafId, error: String(error) }, "a delivered message comes again after a restart"),
+    );
   }
 
   #queue(leafId: LeafId): CloudToDeviceEntry[] {

@@ -3,7 +3,7 @@
  * Invariant: what a leaf hears was committed before, and in the order of the commits.
  */
 
-import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
+import { type LeafRecord, type MissedDesired, shownReportedVersion } from "../core/leaf.ts";
 import { isEmpty } from "../core/merge-patch.ts";
 import type { LeafNotice } from "../core/message.ts";
 import { trackDelivered } from "../core/property-ack.ts";
@@ -75,9 +75,12 @@ export class Downlink {
 
   /** The whole twin from the cache; once the leaf is heard from again, it has seen everything. */
   answerGet(leaf: Leaf, rid: string): void {
-    const { desired, desiredVersion, missed, reported, reportedVersion } = leaf.record;
+    const { desired, desiredVersion, missed, reported } = leaf.record;
     // Every section of a hub's answer carries a version, from 1.
-    const versions = { desiredVersion: Math.max(desiredVersion, 1), reportedVersion: Math.max(reportedVersion, 1) };
+    const versions = {
+      desiredVersion: Math.max(desiredVersion, 1),
+      reportedVersion: shownReportedVersion(leaf.record),
+    };
     this.#deliver(leaf, { kind: "twin", rid, desired, reported, ...versions }, desiredVersion, missed);
   }
 

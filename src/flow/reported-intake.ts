@@ -2,7 +2,7 @@
  * Takes a leaf's reported patch: the hub's rules, the gateway's budget, one commit, the answer, and the push to the hub.
  * Invariant: a patch answered 204 is on disk, and nothing in it can be refused by the hub later for its form.
  */
-import type { LeafRecord } from "../core/leaf.ts";
+import { type LeafRecord, shownReportedVersion } from "../core/leaf.ts";
 import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject, LeafRequest } from "../core/message.ts";
 import { clampAcknowledgements, isAcknowledgement, trackReported } from "../core/property-ack.ts";
@@ -67,15 +67,16 @@ export class ReportedIntake {
     downlink.answer(leaf, {
       kind: "reported-accepted",
       rid: request.rid,
-      version: Math.max(leaf.record.reportedVersion, 1),
+      version: shownReportedVersion(leaf.record),
     });
   }
 
   /** The record with the patch in it, the same record when it changes nothing, or why it is refused. */
   #judge(leaf: Leaf, { patch, ifVersion }: ReportedRequest): LeafRecord | Refusal {
     const { record } = leaf;
-    if (ifVersion !== undefined && ifVersion !== Math.max(record.reportedVersion, 1)) {
-      return { status: 412, reason: `version is ${record.reportedVersion}, not ${ifVersion}` };
+    const shown = shownReportedVersion(record);
+    if (ifVersion !== undefined && ifVersion !== shown) {
+      return { status: 412, reason: `version is ${shown}, not ${ifVersion}` };
     }
     const violations = this.#violations(record, patch);
     if (violations.length > 0) return { status: 400, reason: violations.slice(0, 3).join("; ") };

@@ -2,10 +2,10 @@
  * What leaves do: connect, subscribe, send. Each frame is parsed by the leaf's dialect, handled in the leaf's lane, and called
  * received only when it is at its first safe place. Invariant: nothing that one leaf sends can fail the handling of another's.
  */
-import type { LeafRecord } from "../core/leaf.ts";
+import type { LeafNaming, LeafRecord } from "../core/leaf.ts";
 import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
 import type { Dialect } from "../translate/dialect.ts";
-import { learnComponents } from "../translate/pnp.ts";
+import { type Learned, learnComponents } from "../translate/pnp.ts";
 import { toModuleTelemetry } from "../translate/pnp-telemetry.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
@@ -211,18 +211,12 @@ export class Uplink implements LeafHandler {
       this.#refused(leaf, "model", disagreement);
       return DONE;
     }
-    const component = telemetry.system["sub"];
-    if (component !== undefined && !(await this.#knowsComponent(leaf, component))) {
-      return {
-        kind: "close",
-        reason: `component ${component.slice(0, 64)} cannot be one of this leaf (too many, or no name for a component)`,
-      };
-    }
+    const naming = await this.#namingFor(leaf, telemetry.system["sub"] ?? "");
     const stamp = {
       messageId: newMessageId(),
       creationTime: clockIsSet() ? new Date(clock.now()).toISOString() : undefined,
     };
-    const translated = toModuleTelemetry(telemetry, leaf.record, stamp);
+    const translated = toModuleTelemetry(telemetry, { ...leaf.record, ...naming }, stamp);
     if (translated.kind === "refused") {
       this.#refused(leaf, "telemetry", translated.reason);
       return { kind: "close", reason: translated.reason };
@@ -235,17 +229,23 @@ export class Uplink implements LeafHandler {
     return { later };
   }
 
-  async #knowsComponent(leaf: Leaf, component: string): Promise<boolean> {
+  /**
+   * Names with the component that telemetry is of. What is not remembered, because there are too many or because the disk is full, has
+   * its name all the same: a message must not be lost for it, nor sent again for ever. A name that cannot be one is left out.
+   */
+  async #namingFor(leaf: Leaf, component: string): Promise<LeafNaming> {
     const { record } = leaf;
-    if (component === "" || Object.hasOwn(record.components, component)) return true;
-    const { leaves, settings } = this.#options;
-    const { naming, refused } = learnComponents(record, [component], leaves.sha256Hex, settings().maxComponentsPerLeaf);
-    if (refused.length > 0) {
-      this.#refused(leaf, "component", component.slice(0, 64));
-      return false;
-    }
-    await leaves.save(leaf, { ...record, components: naming.components });
-    return true;
+    if (component === "" || Object.hasOwn(record.components, component)) return record;
+    const { leaves, log, settings } = this.#options;
+    const learn = (most: number): Learned => learnComponents(record, [component], leaves.sha256Hex, most);
+    const { naming, refused } = learn(settings().maxComponentsPerLeaf);
+    if (refused.length > 0) return learn(Number.POSITIVE_INFINITY).naming;
+    await leaves
+      .save(leaf, { ...record, components: naming.components })
+      .catch((error: unknown) =>
+        log.error({ leafId: leaf.id, error: String(error) }, "a component could not be remembered"),
+      );
+    return naming;
   }
 
   /** Answered from the cache, never from upstream. "Unknown" is not "empty": without any synchronisation the answer waits. */

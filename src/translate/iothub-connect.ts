@@ -15,6 +15,10 @@ function isModelId(text: string): boolean {
   return text.length <= MAX_DTMI_CHARS && DTMI.test(text);
 }
 
+/** `{idScope}/registrations/{registrationId}/api-version=...` [iothub-mqtt.md 11] */
+const PROVISIONING =
+  "a client of the provisioning service, which the gateway is not: a leaf connects with its own id and key";
+
 function refused(code: 3 | 5, reason: string): ConnectParse {
   return { kind: "refused", code, reason };
 }
@@ -34,6 +38,7 @@ export function parseIothubConnect({ clientId, username = "" }: ConnectClaim): C
   if (queryAt < 0 || !query.has("api-version")) return refused(3, "the user name has no api-version");
   const [device = "", module, ...more] = segments.slice(0, queryAt);
   if (more.length > 0) return refused(3, "the user name has too many parts");
+  if (device === "registrations" && module !== undefined) return refused(5, PROVISIONING);
   if (module !== undefined) return refused(5, "a module identity: leaves are devices");
   return checkIdentity(clientId, device, query.get("model-id"));
 }

@@ -55,7 +55,13 @@ export interface RequestParameters {
   readonly version: string | undefined;
 }
 
-/** What follows the last `/` of a request's topic: `?$rid={rid}` and perhaps `&$version={v}`, in any order; undefined without a single, non-empty `$rid`. */
+/** SDKs send decimals and UUIDs. An answer repeats it, and its topic is a little longer than the request's. */
+const MAX_RID_CHARS = 1_024;
+
+/**
+ * What follows the last `/` of a request's topic: `?$rid={rid}` and perhaps `&$version={v}`, in any order; undefined without a
+ * single `$rid` of a possible length.
+ */
 export function parseRequest(text: string): RequestParameters | undefined {
   if (!text.startsWith("?")) return undefined;
   const parameters = new Map<string, string>();
@@ -65,5 +71,6 @@ export function parseRequest(text: string): RequestParameters | undefined {
     parameters.set(key, value);
   }
   const rid = parameters.get("$rid");
-  return rid === undefined || rid === "" ? undefined : { rid, version: parameters.get("$version") };
+  const isPossible = rid !== undefined && rid !== "" && rid.length <= MAX_RID_CHARS;
+  return !isPossible ? undefined : { rid, version: parameters.get("$version") };
 }

@@ -130,3 +130,66 @@ describe("a GET before the first synchronisation", () => {
     expect(statuses).toEqual([...Array.from({ length: 4 }, () => 503), ...Array.from({ length: 16 }, () => 200)]);
   });
 });
+
+test("a leaf's reported $version starts at 1 and grows with its first change, so that a precondition can tell", async () => {
+  await using world = await connectedWorld();
+  const leaf = world.leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true });
+  expect((await leaf.read())?.body?.["reported"]).toEqual({ $version: 1 });
+  const patch = async (rid: string, version: number): Promise<number | undefined> => {
+    await leaf.publish(`$iothub/twin/PATCH/properties/reported/?$rid=${rid}&$version=${version}`, { a: rid });
+    return leaf.answers.get(rid)?.status;
+  };
+  expect(await patch("first", 1)).toBe(204);
+  expect(await patch("stale", 1)).toBe(412);
+  expect(await patch("second", 2)).toBe(204);
+  expect((await leaf.read())?.body?.["reported"]).toEqual({ a: "second", $version: 3 });
+});
+
+describe("telemetry of components", () => {
+  const subs = (world: RelayWorld) => world.hub.telemetry.slice(-3).map(({ system }) => system["sub"]);
+
+  test("beyond those that are remembered goes up under their names all the same", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    for (let n = 0; n < 10; n += 1) await leaf.telemetry({ n }, `%24.sub=pump${n}`);
+    for (const name of ["pump10", "pump11", "1x"])
+      expect(await leaf.telemetry({}, `%24.sub=${name}`)).toEqual({ kind: "done" });
+    expect(subs(world)).toEqual(["leaf1__pump10", "leaf1__pump11", expect.stringMatching(/^leaf1__l1x_[0-9a-f]{8}$/)]);
+    // Not remembered, since nothing may grow without end: its properties would be refused.
+    expect(await leaf.report({ pump10: { __t: "c", a: 1 } })).toBe(400);
+  });
+
+  test("that cannot be remembered because the disk is full goes up all the same, and is learned later", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.misfortune = () => "fail";
+    for (const name of ["a", "b", "a"]) expect(await leaf.telemetry({}, `%24.sub=${name}`)).toEqual({ kind: "done" });
+    expect(subs(world)).toEqual(["leaf1__a", "leaf1__b", "leaf1__a"]);
+    world.misfortune = () => "none";
+    await leaf.telemetry({}, "%24.sub=a");
+    expect(await leaf.report({ a: { x: 1 } })).toBe(204);
+    await world.pass(10_000);
+    expect(world.hub.reported).toEqual({ leaf1__a: { __t: "c", x: 1 } });
+  });
+});
+
+describe("cloud-to-device messages", () => {
+  test("that have outlived their time make room for new ones", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.disconnect();
+    const send = (payload: string) =>
+      world.hub.command("gateway*sendCloudToDevice", { leafId: "leaf1", payload, ttlSecs: 60 });
+    for (let n = 0; n < 50; n += 1) expect(await send(`old ${n}`)).toMatchObject({ status: 200 });
+    expect(await send("one too many")).toMatchObject({ status: 429 });
+    await world.pass(61_000);
+    expect(await send("new")).toMatchObject({ status: 200 });
+    await leaf.connect({ subscribe: false });
+    await world.pass(10);
+    expect(leaf.cloudToDevice).toEqual(["new"]);
+  });
+});

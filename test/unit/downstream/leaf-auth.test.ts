@@ -83,6 +83,17 @@ describe("tokens", () => {
     expect(await attempt({ password })).toEqual(good);
   });
 
+  test.each([
+    ["raw, as the C SDK sends it", (id: string) => `${HUB}/devices/${id}`],
+    ["encoded, as all others do", (id: string) => `${HUB}%2Fdevices%2F${encodeURIComponent(id)}`],
+    ["with raw slashes and an encoded id", (id: string) => `${HUB}/devices/${encodeURIComponent(id)}`],
+  ])("an id with everything that IoT Hub allows is good: %s", async (_what, resource) => {
+    for (const id of ["leaf.1:a%b$c@d", "100%", "a%41", "a-1:.+%_#*?!(),=@;$'Z"]) {
+      const secrets = () => ({ ...NO_SECRETS, keys: new Map([[id, [PRIMARY]]]) });
+      expect(await attempt({ leaf: id, password: rawToken(PRIMARY, resource(id)) }, { secrets })).toEqual(good);
+    }
+  });
+
   test("fields come in any order", async () => {
     const [prefix, fields = ""] = sdkToken(PRIMARY).split(" ");
     expect(await attempt({ password: `${prefix} ${fields.split("&").toReversed().join("&")}` })).toEqual(good);

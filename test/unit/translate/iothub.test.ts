@@ -148,12 +148,24 @@ describe("who connects", () => {
     ["edge1/mod1", "hub1/edge1/mod1/?api-version=1", "a module identity: leaves are devices"],
     ["leaf1/mod1", "hub1/leaf1/?api-version=1", "a module identity: leaves are devices"],
     ["leaf2", "hub1/leaf1/?api-version=1", "client id and user name name different devices"],
+    [
+      "leaf1",
+      "0ne00000000/registrations/leaf1/api-version=2019-03-31&ClientVersion=azure-iot-device-provisioning-py%2F2.14.0",
+      "a client of the provisioning service, which the gateway is not: a leaf connects with its own id and key",
+    ],
   ])("%s as %s is refused for good, and told why", (clientId, username, reason) => {
     expect(iothub.parseConnect({ clientId, username })).toEqual({ kind: "refused", code: 5, reason });
   });
 });
 
 describe("what a leaf says", () => {
+  test("a request id that no SDK would make closes the connection: its answer might not fit into a topic", () => {
+    const longest = "x".repeat(1_024);
+    expect(says(`$iothub/twin/GET/?$rid=${longest}`, "")).toEqual({ kind: "twin-get", rid: longest });
+    expect(says(`$iothub/twin/GET/?$rid=${longest}x`, "").kind).toBe("close");
+    expect(says(`${REPORT}${longest}x`, "{}").kind).toBe("close");
+  });
+
   test("a leaf id with every legal character is compared as it stands", () => {
     const odd = "a%24.b$c'(1)!" as LeafId;
     const request = iothub.parse(odd, { topic: `devices/${odd}/messages/events/a=1`, payload: Buffer.of(), qos: 0 });
