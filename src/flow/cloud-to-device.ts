@@ -132,3 +132,10 @@ export class CloudToDevice {
     return queue;
   }
 }
+
+const FOR_LEAVES: ReadonlySet<string> = new Set(["mid", "cid", "uid", "ct", "ce"]);
+
+/** System properties that a message at a module input hands on to the leaf. */
+export function systemForLeaf(system: Telemetry["system"]): Telemetry["system"] {
+  return Object.fromEntries(Object.entries(system).filter(([key]) => FOR_LEAVES.has(key)));
+}

@@ -10,11 +10,12 @@ import { parseLeafId } from "../core/message.ts";
 import { dialectNamed } from "../translate/dialects.ts";
 import { iothub } from "../translate/iothub.ts";
 import { ReportedBudget } from "./budget.ts";
-import { CloudToDevice, DEFAULT_TTL_SECS } from "./cloud-to-device.ts";
+import { CloudToDevice, DEFAULT_TTL_SECS, systemForLeaf } from "./cloud-to-device.ts";
 import { type CommandSettings, Commands } from "./commands.ts";
 import { Downlink } from "./downlink.ts";
 import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
 import { GatewayComponent } from "./gateway-component.ts";
+import { HeldGets } from "./held-gets.ts";
 import { type Leaf, Leaves, type Naming } from "./leaves.ts";
 import { MachineMemory } from "./machine-memory.ts";
 import { ModelGuard, type ModelPolicy } from "./model-guard.ts";
@@ -68,6 +69,7 @@ export class Relay implements AsyncDisposable {
   readonly #apply: TwinApply;
   readonly #sync: TwinSync;
   readonly #uplink: Uplink;
+  readonly #heldGets: HeldGets;
   readonly #commands: Commands;
   readonly #cloudToDevice: CloudToDevice;
   readonly #budget: ReportedBudget;
@@ -128,12 +130,14 @@ export class Relay implements AsyncDisposable {
       own: (command, payload) => this.component.run(command, payload),
       ridPrefix: options.newMessageId().replaceAll("-", "").slice(0, 6),
     });
+    const heldGets = new HeldGets({ ...options, leaves, downlink });
     const uplink = new Uplink({
       ...options,
       leaves,
       downlink,
       forwarder,
       apply,
+      heldGets,
       reported,
       commands,
       cloudToDevice,
@@ -146,7 +150,7 @@ export class Relay implements AsyncDisposable {
       push,
       apply,
       readIntervalSecs: () => settings().twinReadIntervalSecs,
-      synchronised: () => uplink.synchronised(),
+      synchronised: () => heldGets.answer(),
     });
     this.#report = new RelayReport({ ...options, leaves, forwarder, push, apply, budget: this.#budget });
     this.#machine = new MachineMemory(options);
@@ -155,6 +159,7 @@ export class Relay implements AsyncDisposable {
     this.#push = push;
     this.#apply = apply;
     this.#uplink = uplink;
+    this.#heldGets = heldGets;
     this.#commands = commands;
     this.#cloudToDevice = cloudToDevice;
   }
@@ -178,7 +183,7 @@ export class Relay implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const { downstream, upstream, wan } = this.#options;
     this.#machine.stop();
-    this.#uplink.close();
+    this.#heldGets.close();
     await downstream[Symbol.asyncDispose]();
     await this.#push.close();
     await this.#sync.close();
@@ -251,7 +256,7 @@ export class Relay implements AsyncDisposable {
       return;
     }
     const { leafId: _own, ...properties } = message.properties;
-    const system = { mid: message.system["mid"] ?? this.#options.newMessageId(), ...pickSystem(message.system) };
+    const system = { mid: message.system["mid"] ?? this.#options.newMessageId(), ...systemForLeaf(message.system) };
     const result = await this.#cloudToDevice.send(
       leaf,
       { payload: message.payload, system, properties },
@@ -329,9 +334,4 @@ export class Relay implements AsyncDisposable {
     });
     await this.#options.downstream.drop(leaf.id, "confirmed: read your twin");
   }
-}
-
-/** System properties that a message at a module input hands on to the leaf. */
-function pickSystem(system: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(system).filter(([key]) => ["mid", "cid", "uid", "ct", "ce"].includes(key)));
 }

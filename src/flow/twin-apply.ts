@@ -5,7 +5,7 @@
 
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
 import type { LeafRecord } from "../core/leaf.ts";
-import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import { applyPatch, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject } from "../core/message.ts";
 import { clampAcknowledgements } from "../core/property-ack.ts";
 import { NOTHING_PUSHED, withoutTraces } from "../core/pushed.ts";

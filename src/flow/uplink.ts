@@ -11,7 +11,8 @@ import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Forwarder } from "./forwarder.ts";
-import type { HeldGet, Leaf, Leaves } from "./leaves.ts";
+import type { HeldGets } from "./held-gets.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
 import type { ModelGuard } from "./model-guard.ts";
 import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
 import type { ReportedIntake } from "./reported-intake.ts";
@@ -22,6 +23,7 @@ export interface UplinkOptions {
   readonly downlink: Downlink;
   readonly forwarder: Forwarder;
   readonly apply: TwinApply;
+  readonly heldGets: HeldGets;
   readonly reported: ReportedIntake;
   readonly commands: Commands;
   readonly cloudToDevice: CloudToDevice;
@@ -36,22 +38,13 @@ export interface UplinkOptions {
   readonly settings: () => { readonly maxLeaves: number; readonly maxComponentsPerLeaf: number };
 }
 
-/** A twin GET that the first synchronisation shall answer is held below the SDKs' own 60 s [design section 4]. */
-const HOLD_GET_MS = 50_000;
-/** GETs that one leaf can have held at once; SDKs have one or two under way. */
-const MAX_HELD_GETS = 16;
 const DONE: Received = { kind: "done" };
 
 export class Uplink implements LeafHandler {
   readonly #options: UplinkOptions;
-  readonly #stopping = new AbortController();
 
   constructor(options: UplinkOptions) {
     this.#options = options;
-  }
-
-  close(): void {
-    this.#stopping.abort();
   }
 
   // ---------------------------------------------------------------- connections
@@ -175,12 +168,14 @@ export class Uplink implements LeafHandler {
   }
 
   async #handle(leaf: Leaf, request: LeafRequest): Promise<Received | { later: Promise<Received> }> {
-    const { commands, downlink, reported } = this.#options;
+    const { apply, commands, downlink, heldGets, reported } = this.#options;
     switch (request.kind) {
       case "telemetry":
         return this.#telemetry(leaf, request.telemetry);
       case "twin-get":
-        this.#get(leaf, request.rid);
+        // From the cache, never from upstream. "Unknown" is not "empty": without any synchronisation the answer waits.
+        if (apply.known === undefined) heldGets.hold(leaf, request.rid);
+        else downlink.answerGet(leaf, request.rid);
         return DONE;
       case "reported":
         await reported.take(leaf, request);
@@ -248,53 +243,9 @@ export class Uplink implements LeafHandler {
     return naming;
   }
 
-  /** Answered from the cache, never from upstream. "Unknown" is not "empty": without any synchronisation the answer waits. */
-  #get(leaf: Leaf, rid: string): void {
-    const { apply, downlink } = this.#options;
-    if (apply.known !== undefined) {
-      downlink.answerGet(leaf, rid);
-      return;
-    }
-    // The request, not its $rid: C counts from 3 at each start, so that two connections may use the same one.
-    const held = { rid };
-    leaf.heldGets.push(held);
-    const [oldest] = leaf.heldGets;
-    if (oldest !== undefined && leaf.heldGets.length > MAX_HELD_GETS) this.#giveUp(leaf, oldest);
-    this.#options.clock.sleep(HOLD_GET_MS, this.#stopping.signal).then(
-      () => this.#giveUp(leaf, held),
-      () => undefined,
-    );
-  }
-
-  #giveUp(leaf: Leaf, held: HeldGet): void {
-    const at = leaf.heldGets.indexOf(held);
-    if (at < 0) return;
-    leaf.heldGets.splice(at, 1);
-    this.#options.downlink.refuse(leaf, held.rid, 503, "the gateway has not been in touch with the hub yet");
-  }
-
-  /** The caches are synchronised: what waited for that is answered. */
-  synchronised(): void {
-    for (const leaf of this.#options.leaves.all()) {
-      const held = leaf.heldGets.splice(0);
-      if (held.length === 0) continue;
-      this.#inLane(leaf, () => {
-        for (const { rid } of held) this.#options.downlink.answerGet(leaf, rid);
-      });
-    }
-  }
-
   #refused(leaf: Leaf, reason: string, detail: string): void {
     this.#options.metrics.count("frames_refused_total", { reason });
     this.#options.log.warn({ leafId: leaf.id, reason, detail }, "a leaf's frame was refused");
-  }
-
-  #inLane(leaf: Leaf, work: () => void): void {
-    leaf.lane
-      .run(work)
-      .catch((error: unknown) =>
-        this.#options.log.error({ leafId: leaf.id, error: String(error) }, "a leaf's work failed"),
-      );
   }
 
   async #withLeaf(leafId: LeafId, work: (leaf: Leaf) => Promise<void> | void): Promise<void> {
