@@ -41,9 +41,8 @@ export function applyDesiredConfig(base: Config, lastGood: JsonObject, desired: 
     room -= jsonBytes(whole);
     if (ac === 404) unknown += 1;
     if (unknown <= MAX_UNKNOWN) report.set(key, legalAcknowledgement(key, whole, room > 0));
-    const kept = lastGood[key];
-    if (ac === 200) good.set(key, value);
-    else if (kept !== undefined && judge(key, kept).ac === 200) good.set(key, kept);
+    const inForce = ac === 200 ? value : stillGood(key, lastGood);
+    if (inForce !== undefined) good.set(key, inForce);
     if (ac !== 200) problems.push(`${key}: ${ad}`);
   }
   let config = base;
@@ -54,6 +53,12 @@ export function applyDesiredConfig(base: Config, lastGood: JsonObject, desired: 
   report.set("configVersion", version);
   report.set("configStatus", problems.length === 0 ? "applied" : problems.join("; ").slice(0, MAX_STATUS_CHARACTERS));
   return { config, good: Object.fromEntries(good), report: Object.fromEntries(report), problems };
+}
+
+/** The last good value of a key, where the rules of today still allow it. */
+function stillGood(key: string, lastGood: JsonObject): Json | undefined {
+  const kept = lastGood[key];
+  return kept !== undefined && judge(key, kept).ac === 200 ? kept : undefined;
 }
 
 const MAX_STATUS_CHARACTERS = 256;

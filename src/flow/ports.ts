@@ -176,11 +176,18 @@ export interface CloudToDeviceEntry {
 }
 
 /**
- * `module-desired`: `{desired, version}` as last synchronised. `boot-id`, `edgehub-instance`: what retained entries were sent
+ * `module-desired`: `{desired, version}` as last synchronised. `unseen-reported`: components of the module's reported section whose
+ * leaf has not been seen yet (since the disk was lost). `boot-id`, `edgehub-instance`: what retained entries were sent
  * under. `last-time`: the newest wall clock time seen. `last-good-config`: what was desired of
  * the gateway itself, at which version, and which values are in force because of it.
  */
-export type MetaKey = "module-desired" | "boot-id" | "edgehub-instance" | "last-time" | "last-good-config";
+export type MetaKey =
+  | "module-desired"
+  | "unseen-reported"
+  | "boot-id"
+  | "edgehub-instance"
+  | "last-time"
+  | "last-good-config";
 
 export type Write =
   /** Registry row and twin cache together. */

@@ -17,14 +17,34 @@ export interface RelayReportOptions {
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** The module twin's room has become scarce, or is enough again; also once at the start. */
+  readonly roomChanged: (room: TwinRoom) => void;
 }
+
+/** "scarce": one of the sections that all leaves share is filled by more than 80 %. */
+export type TwinRoom = "enough" | "scarce";
+
+const LOOK_EVERY_MS = 30_000;
 
 export class RelayReport {
   readonly #options: RelayReportOptions;
-  #isNearlyFull = false;
+  readonly #stopping = new AbortController();
+  #room: TwinRoom | undefined;
 
   constructor(options: RelayReportOptions) {
     this.#options = options;
+  }
+
+  start(): void {
+    this.#lookAtRoom();
+    this.#options.clock.sleep(LOOK_EVERY_MS, this.#stopping.signal).then(
+      () => this.start(),
+      () => undefined,
+    );
+  }
+
+  stop(): void {
+    this.#stopping.abort();
   }
 
   diagnostics(): JsonObject {
@@ -43,7 +63,7 @@ export class RelayReport {
   }
 
   gauges(): void {
-    const { apply, budget, forwarder, leaves, log, metrics, push } = this.#options;
+    const { apply, budget, forwarder, leaves, metrics, push } = this.#options;
     const desiredBytes = twinBytes(apply.known?.desired ?? {});
     metrics.gauge("leaves_connected", this.#connected());
     metrics.gauge("leaves_known", leaves.size);
@@ -53,11 +73,17 @@ export class RelayReport {
     metrics.gauge("outbox_oldest_age_seconds", this.#oldestAgeSecs());
     metrics.gauge("twin_bytes", budget.totalBytes, { section: "reported" });
     metrics.gauge("twin_bytes", desiredBytes, { section: "desired" });
-    const isNearlyFull = Math.max(desiredBytes, budget.totalBytes) > SECTION_WARNING_BYTES;
-    if (isNearlyFull && !this.#isNearlyFull) {
-      log.warn({ desiredBytes, reportedBytes: budget.totalBytes }, "the module twin is nearly full");
-    }
-    this.#isNearlyFull = isNearlyFull;
+  }
+
+  #lookAtRoom(): void {
+    const { apply, budget, log, roomChanged } = this.#options;
+    const desiredBytes = twinBytes(apply.known?.desired ?? {});
+    const reportedBytes = budget.totalBytes;
+    const room = Math.max(desiredBytes, reportedBytes) > SECTION_WARNING_BYTES ? "scarce" : "enough";
+    if (room === this.#room) return;
+    this.#room = room;
+    if (room === "scarce") log.warn({ desiredBytes, reportedBytes }, "the module twin is nearly full");
+    roomChanged(room);
   }
 
   #connected(): number {

@@ -16,6 +16,7 @@ import { Downlink } from "./downlink.ts";
 import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
 import { GatewayComponent } from "./gateway-component.ts";
 import { HeldGets } from "./held-gets.ts";
+import { LeafLife } from "./leaf-life.ts";
 import { type Leaf, Leaves, type Naming } from "./leaves.ts";
 import { MachineMemory } from "./machine-memory.ts";
 import { ModelGuard, type ModelPolicy } from "./model-guard.ts";
@@ -114,12 +115,13 @@ export class Relay implements AsyncDisposable {
       changed: (leaf) => push.changed(leaf),
       guard,
     });
+    const life = new LeafLife({ ...options, leaves, apply, cloudToDevice, push, budget: this.#budget });
     this.component = new GatewayComponent({
       ...options,
       leaves,
       cloudToDevice,
-      removeLeaf: (leaf) => this.#removeLeaf(leaf),
-      confirmLeaf: (leaf) => this.#confirmLeaf(leaf),
+      removeLeaf: (leaf) => life.remove(leaf),
+      confirmLeaf: (leaf) => life.confirm(leaf),
       diagnostics: () => this.diagnostics(),
     });
     const commands = new Commands({
@@ -152,7 +154,15 @@ export class Relay implements AsyncDisposable {
       readIntervalSecs: () => settings().twinReadIntervalSecs,
       synchronised: () => heldGets.answer(),
     });
-    this.#report = new RelayReport({ ...options, leaves, forwarder, push, apply, budget: this.#budget });
+    this.#report = new RelayReport({
+      ...options,
+      leaves,
+      forwarder,
+      push,
+      apply,
+      budget: this.#budget,
+      roomChanged: (twinRoom) => this.report({ twinRoom }),
+    });
     this.#machine = new MachineMemory(options);
     this.#leaves = leaves;
     this.#forwarder = forwarder;
@@ -177,12 +187,14 @@ export class Relay implements AsyncDisposable {
     await upstream.open(this.#hubHandler());
     await downstream.listen(this.#uplink);
     this.#machine.start();
+    this.#report.start();
   }
 
   /** Leaves first, so that nothing new comes in; then what is under way is written down. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { downstream, upstream, wan } = this.#options;
     this.#machine.stop();
+    this.#report.stop();
     this.#heldGets.close();
     await downstream[Symbol.asyncDispose]();
     await this.#push.close();
@@ -300,38 +312,5 @@ export class Relay implements AsyncDisposable {
       leavesConnected: leavesConnected ?? 0,
       outboxEntries: outboxEntries ?? 0,
     });
-  }
-
-  // ---------------------------------------------------------------- life of a leaf
-
-  async #removeLeaf(leaf: Leaf): Promise<void> {
-    await this.#options.downstream.drop(leaf.id, "removed by command");
-    await leaf.lane.run(() =>
-      this.#leaves.save(
-        leaf,
-        {
-          ...leaf.record,
-          removed: true,
-          desired: {},
-          reported: {},
-          reportedVersion: 0,
-          tracks: {},
-          quarantined: {},
-          missed: undefined,
-          subscriptions: [],
-        },
-        this.#cloudToDevice.forget(leaf.id),
-      ),
-    );
-    this.#budget.set(leaf.id, {});
-    this.#push.changed(leaf);
-  }
-
-  async #confirmLeaf(leaf: Leaf): Promise<void> {
-    await leaf.lane.run(async () => {
-      const record = await this.#apply.firstRecord({ ...leaf.record, removed: false, accepted: {} });
-      await this.#leaves.save(leaf, record);
-    });
-    await this.#options.downstream.drop(leaf.id, "confirmed: read your twin");
   }
 }

@@ -5,7 +5,7 @@
 
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
 import type { LeafRecord } from "../core/leaf.ts";
-import { applyPatch, isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import { applyPatch, deepEqual, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { Json, JsonObject } from "../core/message.ts";
 import { clampAcknowledgements } from "../core/property-ack.ts";
 import { NOTHING_PUSHED, withoutTraces } from "../core/pushed.ts";
@@ -76,7 +76,7 @@ export class TwinApply {
   /** While a change is being written: settles, and never rejects, when `#known` is what the disk has. */
   #saving: Promise<void> | undefined;
   /** Components of the module's reported section whose leaf has not been seen (since the disk was lost). */
-  #orphans: JsonObject = {};
+  #unseen: JsonObject = {};
 
   constructor(options: TwinApplyOptions) {
     this.#options = options;
@@ -89,6 +89,9 @@ export class TwinApply {
     if (known === undefined || !isJsonObject(known)) return;
     const { desired, version } = known;
     if (isJsonObject(desired) && typeof version === "number") this.#known = { desired, version };
+    const unseen = await store.meta("unseen-reported");
+    // A leaf that was seen since owns its part.
+    if (isJsonObject(unseen)) this.#setUnseen(this.#unseenIn(unseen));
   }
 
   get known(): ModuleDesired | undefined {
@@ -97,17 +100,14 @@ export class TwinApply {
 
   /**
    * The state of a leaf that connects for the first time, as far as the gateway knows it. Call inside the leaf's lane and save it
-   * there: a change of the twin that is being written did not know of this leaf, later ones wait for its lane.
+   * there, and tell {@link seen}: a change of the twin that is being written did not know of this leaf, later ones wait for its lane.
    */
   async firstRecord(record: LeafRecord): Promise<LeafRecord> {
     while (this.#saving !== undefined) await this.#saving;
     if (this.#known === undefined) return record;
-    const named = this.#learn(record, [this.#known.desired, this.#orphans]);
-    const slice = moduleSlice(named, this.#orphans);
+    const named = this.#learn(record, [this.#known.desired, this.#unseen]);
+    const slice = moduleSlice(named, this.#unseen);
     const adopted = isEmpty(slice) ? named : adoptReported({ ...named, accepted: slice }, leafReported(named, slice));
-    this.#orphans = withoutKeys(this.#orphans, Object.keys(slice));
-    this.#options.budget.set(record.leafId, moduleView(adopted, adopted.reported));
-    this.#options.budget.setOther("strangers", this.#orphans);
     const desired = leafDesired(named, this.#known.desired);
     return applyDesiredPatch(
       { ...adopted, desiredVersion: this.#known.version },
@@ -115,6 +115,12 @@ export class TwinApply {
       this.#known.version,
       this.#options.clock.now(),
     ).record;
+  }
+
+  /** A first record was stored: what the leaf had told the hub before is its own again. */
+  seen(record: LeafRecord): void {
+    this.#setUnseen(withoutKeys(this.#unseen, Object.keys(moduleSlice(record, this.#unseen))));
+    this.#options.budget.set(record.leafId, moduleView(record, record.reported));
   }
 
   /** Takes a read of the whole module twin in. Resolves to the leaves that owe something; undefined: the read said nothing. */
@@ -132,14 +138,14 @@ export class TwinApply {
     const leaves = await allTogether(
       () => new Set(this.#options.leaves.all()),
       (those) =>
-        this.#commit(desired, version, those, (leaf) =>
-          this.#reconciled(leaf, desired, version, reported, judgement, context),
+        this.#commit(
+          desired,
+          version,
+          those,
+          (leaf) => this.#reconciled(leaf, desired, version, reported, judgement, context),
+          this.#unseenIn(reported),
         ),
     );
-    this.#orphans = withoutKeys(reported, [
-      ...Object.keys(reported).filter((name) => this.#options.leaves.ownerOf(name)),
-      GATEWAY_COMPONENT,
-    ]);
     const { budget } = this.#options;
     budget.setOther("strangers", strangersIn(reported, leaves));
     for (const leaf of leaves) {
@@ -172,6 +178,17 @@ export class TwinApply {
     );
   }
 
+  #unseenIn(reported: JsonObject): JsonObject {
+    const seen = Object.keys(reported).filter((name) => this.#options.leaves.ownerOf(name) !== undefined);
+    return withoutKeys(reported, [...seen, GATEWAY_COMPONENT]);
+  }
+
+  /** It takes its part of the room that all leaves share. */
+  #setUnseen(unseen: JsonObject): void {
+    this.#unseen = unseen;
+    this.#options.budget.setOther("strangers", unseen);
+  }
+
   #ownersOf(components: readonly string[]): ReadonlySet<Leaf> {
     const owners = components.map((component) => this.#options.leaves.ownerOf(component));
     return new Set(owners.filter((owner) => owner !== undefined));
@@ -183,6 +200,7 @@ export class TwinApply {
     version: number,
     leaves: readonly Leaf[],
     change: (leaf: Leaf) => Change,
+    unseen = this.#unseen,
   ): Promise<void> {
     const { leaves: table } = this.#options;
     const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
@@ -193,6 +211,7 @@ export class TwinApply {
     const own = this.#ownNews(desired, version);
     const also: Write[] = isNews ? [{ kind: "meta", key: "module-desired", value: next }] : [];
     if (own !== undefined) also.push({ kind: "meta", key: "last-good-config", value: own.memory });
+    if (!deepEqual(unseen, this.#unseen)) also.push({ kind: "meta", key: "unseen-reported", value: unseen });
     const saved = Promise.withResolvers<void>();
     this.#saving = saved.promise;
     try {
@@ -202,6 +221,7 @@ export class TwinApply {
       saved.resolve();
     }
     this.#known = next;
+    this.#setUnseen(unseen);
     for (const [leaf, change] of changes) this.#tell(leaf, change);
     own?.apply();
   }

@@ -118,6 +118,7 @@ export class Uplink implements LeafHandler {
     const next = { ...record, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
     try {
       await leaves.save(leaf, isNew ? await apply.firstRecord(next) : next);
+      if (isNew) apply.seen(leaf.record);
     } catch (error) {
       // Still in the lane, so that nobody who waits behind takes the record for one that is stored.
       if (isNew) leaves.discard(leaf);

@@ -71,6 +71,46 @@ describe("G2 reported", () => {
   });
 });
 
+describe("the module twin's room", () => {
+  test("is said to be scarce from 80 % on, in the log and in the gateway's own property, and enough again later", async () => {
+    const warnings: string[] = [];
+    const log = {
+      debug: () => undefined,
+      info: () => undefined,
+      warn: (_fields: object, event: string) => void warnings.push(event),
+      error: () => undefined,
+    };
+    await using world = new RelayWorld({ settings: { maxTwinBytesPerLeaf: 32_768 }, log });
+    await world.start();
+    world.hub.link("up");
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const large = Object.fromEntries(Array.from({ length: 7 }, (_, at) => [`p${at}`, "x".repeat(4_000)]));
+    await leaf.report(large);
+    await world.pass(60_000);
+    expect(warnings).toContain("the module twin is nearly full");
+    expect(world.hub.reported["gateway"]).toMatchObject({ twinRoom: "scarce" });
+    await leaf.report(Object.fromEntries(Object.keys(large).map((key) => [key, null])));
+    await world.pass(60_000);
+    expect(world.hub.reported["gateway"]).toMatchObject({ twinRoom: "enough" });
+  });
+
+  test("components of leaves that were not seen yet, and the gateway's own, count too", async () => {
+    await using world = new RelayWorld({ settings: { maxTwinBytesPerLeaf: 32_768 } });
+    const filling = Object.fromEntries(Array.from({ length: 5 }, (_, at) => [`p${at}`, "x".repeat(4_000)]));
+    world.hub.reported = { absent: { __t: "c", ...filling } };
+    await world.start();
+    world.hub.link("up");
+    await world.pass(100);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    expect(await leaf.report({ a: "y".repeat(4_000), b: "y".repeat(4_000) })).toBe(204);
+    expect(await leaf.report({ c: "y".repeat(4_000) })).toBe(403);
+    await world.leaves.leaf("absent").connect({ subscribe: true });
+    expect(await leaf.report({ c: "y".repeat(4_000) })).toBe(403);
+  });
+});
+
 describe("G3 desired", () => {
   test("a desired change reaches the leaf, and one made while it was away reaches it when it comes back", async () => {
     await using world = await connectedWorld();
@@ -206,8 +246,48 @@ describe("G8 quiet recovery", () => {
     world.hub.desire({ leaf1: { target: 5 } });
     await world.pass(100);
     expect(leaf.desired).toEqual({ target: 5 });
-    expect(world.hub.reported).toEqual({ leaf1: { __t: "c", a: 1 } });
+    expect(world.hub.reported).toMatchObject({ leaf1: { __t: "c", a: 1 } });
     await world[Symbol.asyncDispose]();
+  });
+
+  test("a leaf first seen after a lost disk and a start without edgeHub still has what it had told the cloud", async () => {
+    const world = new RelayWorld();
+    world.hub.reported = { leaf1: { __t: "c", serial: "x" }, leaf1__thermostat1: { __t: "c", max: 30 } };
+    await world.start();
+    world.hub.link("up");
+    await world.pass(100);
+    world.hub.link("down");
+    world.kill();
+    await world.start();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    expect(await leaf.report({ now: 1 })).toBe(204);
+    expect(await leaf.read()).toMatchObject({
+      body: { reported: { serial: "x", now: 1, thermostat1: { __t: "c", max: 30 } } },
+    });
+    world.hub.link("up");
+    await world.pass(30_000);
+    const { gateway: _own, ...ofLeaves } = world.hub.reported;
+    expect(ofLeaves).toEqual({
+      leaf1: { __t: "c", serial: "x", now: 1 },
+      leaf1__thermostat1: { __t: "c", max: 30 },
+    });
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("a first record that could not be stored costs the leaf nothing that it had told the cloud", async () => {
+    await using world = new RelayWorld();
+    world.hub.reported = { leaf1: { __t: "c", serial: "x" } };
+    await world.start();
+    world.hub.link("up");
+    await world.pass(100);
+    const leaf = world.leaves.leaf("leaf1");
+    world.misfortune = () => "fail";
+    expect(await leaf.connect({ subscribe: true })).toBe(false);
+    world.misfortune = () => "none";
+    expect(await leaf.connect({ subscribe: true })).toBe(true);
+    await world.pass(30_000);
+    expect(world.hub.reported["leaf1"]).toEqual({ __t: "c", serial: "x" });
   });
 
   test("after the module twin was made anew old acknowledgements go up as 203 with version 0", async () => {
