@@ -72,7 +72,7 @@ check("types", "tsc", ["-p", "."]);
 check("unused code", "knip", []);
 check("build", "tsc", ["-p", "tsconfig.build.json"]);
 tests("unit", "unit");
-tests("contract", "contract");
+tests("contract", "contract", { FUZZ_RUNS: process.env["FUZZ_RUNS"] ?? "2000", LINKS: process.env["LINKS"] ?? "300" });
 tests("integration", "integration");
 tests("crash", "crash");
 

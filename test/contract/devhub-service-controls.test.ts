@@ -43,7 +43,7 @@ describe("a trouble with a duration", () => {
 
   it("takes no connections until it is over", async () => {
     await using module = await RawModule.connect(hub);
-    await run("cut", { forMs: 100 });
+    await run("cut", { forMs: 2_000 });
     await module.closed;
     await expect(RawModule.connect(hub)).rejects.toThrow();
     await expect.poll(() => hub.behaviour.connections).toBe("accept");

@@ -7,7 +7,7 @@ import type { Received } from "../../src/flow/ports.ts";
 import { LeafBrokerRig, until } from "../support/leaf-broker-rig.ts";
 import { connectPacket, events, publishPacket, RawLeaf } from "../support/leaf-client.ts";
 
-const RUNS = Number(process.env["FUZZ_RUNS"] ?? 2_000);
+const RUNS = Number(process.env["FUZZ_RUNS"] ?? 400);
 
 /** Cuts bytes at these places (wrapped to their length). */
 function segments(bytes: Buffer, cuts: readonly number[]): readonly Buffer[] {

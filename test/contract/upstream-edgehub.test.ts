@@ -10,6 +10,9 @@ import {
 } from "../support/edgehub-rig.ts";
 import { MemoryLog, RecordingHub, telemetry, until } from "../support/upstream-harness.ts";
 
+/** How many links the test of leaks makes; `npm test` asks for 300. */
+const LINKS = Number(process.env["LINKS"] ?? 60);
+
 let rig: EdgeHubRig;
 let rejections: unknown[] = [];
 const onRejection = (reason: unknown): void => {
@@ -183,13 +186,12 @@ describe("losing the link", () => {
   });
 
   it("notices a cut by its reset, and a silent peer by its pings", async () => {
-    await startUp();
+    await startUp({ limits: { keepaliveSecs: 1 } });
     rig.proxy.reset();
-    await until("the reset", () => rig.hub.links.length >= 2, 1_000);
+    await until("the reset", () => rig.hub.links.length >= 2);
     await upAgain(1);
     rig.proxy.mode = { kind: "silent" };
-    // Keep-alive 4 s: noticed after two of them.
-    await until("the silence", () => !rig.hub.isUp, 12_000);
+    await until("the silence", () => !rig.hub.isUp);
     rig.proxy.mode = { kind: "pass" };
     await upAgain(2);
   });
@@ -260,9 +262,8 @@ describe("losing the link", () => {
   it("leaves nothing behind over many links", async () => {
     await startUp({ limits: { backoffBaseMs: 1, backoffCapMs: 1 } });
     const resources = (): number => process.getActiveResourcesInfo().length;
-    const links = 300;
     let before = 0;
-    for (let made = 1; made <= links; made += 1) {
+    for (let made = 1; made <= LINKS; made += 1) {
       if (made === 20) before = resources();
       // In turn: cut from outside, asked for, and in the middle of a send.
       if (made % 3 === 0) rig.proxy.reset();
