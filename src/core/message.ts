@@ -64,7 +64,14 @@ export type LeafRequest =
       readonly patch: JsonObject;
       readonly ifVersion: number | undefined;
     }
-  | { readonly kind: "command-answer"; readonly rid: string; readonly status: number; readonly payload: Json }
+  | {
+      readonly kind: "command-answer";
+      readonly rid: string;
+      readonly status: number;
+      readonly payload: Json;
+      /** Why what the leaf said could not be used; status and payload are then the gateway's. */
+      readonly reason?: string;
+    }
   /** A request that has an address for an answer but no legal content. */
   | { readonly kind: "twin-invalid"; readonly rid: string; readonly status: number; readonly reason: string }
   /** Nothing can be answered: close the connection, as IoT Hub does. */

@@ -52,6 +52,10 @@ export class Commands {
       log.error({ command: name.slice(0, 200), error: String(error) }, "a command failed in the gateway");
       return failure(500, "the gateway failed to run the command");
     });
+    if (answer instanceof Failure) {
+      const { payload: why, status } = answer;
+      log.info({ command: name.slice(0, 200), status, reason: why.message }, "a command was not run by its leaf");
+    }
     metrics.count("commands_total", { status: String(answer.status) });
     metrics.observe("command_seconds", (clock.steady() - startedMs) / 1000);
     return answer;
@@ -62,6 +66,7 @@ export class Commands {
     const pending = this.#pending.get(rid);
     if (pending === undefined || pending.leafId !== leafId) {
       this.#options.metrics.count("command_answers_ignored_total");
+      this.#options.log.info({ leafId, rid: rid.slice(0, 100) }, "a command's answer was dropped: nobody waits for it");
       return;
     }
     this.#pending.delete(rid);
@@ -132,6 +137,17 @@ export class Commands {
   }
 }
 
-function failure(status: number, message: string): CommandAnswer {
-  return { status, payload: { message } };
+/** An answer of the gateway's own, in place of the leaf's. */
+class Failure implements CommandAnswer {
+  readonly status: number;
+  readonly payload: { readonly message: string };
+
+  constructor(status: number, message: string) {
+    this.status = status;
+    this.payload = { message };
+  }
+}
+
+function failure(status: number, message: string): Failure {
+  return new Failure(status, message);
 }

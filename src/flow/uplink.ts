@@ -182,6 +182,7 @@ export class Uplink implements LeafHandler {
         await reported.take(leaf, request);
         return DONE;
       case "command-answer":
+        if (request.reason !== undefined) this.#refused(leaf, "command-answer", request.reason);
         commands.answered(leaf.id, request.rid, { status: request.status, payload: request.payload });
         return DONE;
       case "twin-invalid":

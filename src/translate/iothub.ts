@@ -108,14 +108,11 @@ function parseCommandAnswer(rest: string, payload: Uint8Array): LeafRequest {
   const request = parseRequest(rest.slice(slash + 1));
   if (slash < 0 || request === undefined) return { kind: "ignored", reason: "a command's answer without one $rid" };
   const { rid } = request;
-  const answer = (status: number, value: Json): LeafRequest => ({
-    kind: "command-answer",
-    rid,
-    status,
-    payload: value,
+  const answer = (status: number, value: Json) => ({ kind: "command-answer" as const, rid, status, payload: value });
+  const unusable = (reason: string): LeafRequest => ({
+    ...answer(500, { message: `the leaf's answer is unusable: ${reason}` }),
+    reason,
   });
-  const unusable = (reason: string): LeafRequest =>
-    answer(500, { message: `the leaf's answer is unusable: ${reason}` });
   if (!/^-?\d{1,9}$/.test(rest.slice(0, slash))) return unusable("its status is not an integer");
   const status = Number(rest.slice(0, slash));
   if (payload.length === 0) return answer(status, null);

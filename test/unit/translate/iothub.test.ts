@@ -214,6 +214,7 @@ describe("what a leaf says", () => {
       rid: "1",
       status: 500,
       payload: { message: "the leaf's answer is unusable: it has more than 131072 bytes" },
+      reason: "it has more than 131072 bytes",
     });
   });
 });
