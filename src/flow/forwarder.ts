@@ -41,7 +41,8 @@ export class Forwarder {
   #linkUp = false;
   /** The status message of this link was accepted, so messages can pass. */
   #linkProven = false;
-  #paused = false;
+  /** Who reads the twin and who resends may overlap: each resumes only its own pause. */
+  #pauses = 0;
   #blocked = false;
   #emptied: (() => void)[] = [];
   /** power-safe: settled entries that are kept for a while, oldest first. */
@@ -52,7 +53,7 @@ export class Forwarder {
     this.#options = options;
     this.#queue = new DurableQueue({
       ...options,
-      hubIsPrompt: () => this.#linkUp && !this.#paused && !this.#blocked,
+      hubIsPrompt: () => this.#linkUp && this.#pauses === 0 && !this.#blocked,
       available: () => this.#pump(),
     });
   }
@@ -106,13 +107,13 @@ export class Forwarder {
 
   /** Stops sending; resolves when nothing is unacknowledged any more. */
   pause(): Promise<void> {
-    this.#paused = true;
+    this.#pauses += 1;
     if (this.#window.size === 0) return Promise.resolve();
     return new Promise((resolve) => this.#emptied.push(resolve));
   }
 
   resume(): void {
-    this.#paused = false;
+    this.#pauses -= 1;
     this.#pump();
   }
 
@@ -134,13 +135,13 @@ export class Forwarder {
   }
 
   async close(): Promise<void> {
-    this.#paused = true;
+    this.#pauses += 1;
     this.#stopping.abort();
     await this.#queue.close();
   }
 
   #pump(): void {
-    while (this.#linkUp && !this.#paused && !this.#blocked && this.#window.size < WINDOW) {
+    while (this.#linkUp && this.#pauses === 0 && !this.#blocked && this.#window.size < WINDOW) {
       const [first] = this.#window;
       if (first !== undefined && first.failures >= ALONE_FROM_FAILURES) return;
       const live = this.#queue.take();

@@ -6,7 +6,7 @@
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch } from "../core/reconcile.ts";
 import type { Forwarder } from "./forwarder.ts";
-import type { Clock, Log, Metrics, Upstream, WanState, WanWatch } from "./ports.ts";
+import type { Clock, Log, Metrics, TwinRead, Upstream, WanState, WanWatch } from "./ports.ts";
 import type { ReportedPush } from "./reported-push.ts";
 import type { TwinApply } from "./twin-apply.ts";
 
@@ -33,6 +33,9 @@ const SETTLE_READ_MS = 20_000;
 /** A read that took so long was answered from edgeHub's store [iothub-mqtt.md 12.2: 20 to 50 s]. */
 const SLOW_READ_MS = 15_000;
 
+/** Patches that wait for a read; with more of them they are forgotten, and what the read shows has a gap to the next one. */
+const MAX_HELD = 100;
+
 interface Held {
   readonly patch: JsonObject;
   readonly version: number;
@@ -46,6 +49,8 @@ export class TwinSync {
   #wanted = false;
   #reading = false;
   #held: Held[] = [];
+  /** Counts the reasons to read at once: one that comes while a read is under way is a reason for another, if that one fails. */
+  #asked = 0;
   /** Desired patches are taken in one after the other. */
   #serial: Promise<void> = Promise.resolve();
   #settleReadPlanned = false;
@@ -75,23 +80,23 @@ export class TwinSync {
       return;
     }
     this.#hasCompared = false;
-    if (this.#mayRead()) this.#want();
+    if (this.#mayRead()) this.requestRead();
     else this.#options.push.resume();
   }
 
   renewed(): void {
-    this.#want();
+    this.requestRead();
   }
 
   wan(state: WanState): void {
     const before = this.#wan;
     this.#wan = state;
-    if (before === "away" && state !== "away") this.#want();
+    if (before === "away" && state !== "away") this.requestRead();
   }
 
   desired(patch: JsonObject, version: number): void {
     if (this.#reading) {
-      this.#held.push({ patch, version });
+      this.#hold({ patch, version });
       return;
     }
     this.#serial = this.#serial.then(() => this.#take({ patch, version }));
@@ -99,6 +104,7 @@ export class TwinSync {
 
   /** Asks for a read at the next occasion: a change may have been missed. */
   requestRead(): void {
+    this.#asked += 1;
     this.#want();
   }
 
@@ -118,7 +124,7 @@ export class TwinSync {
         return;
       case "gap":
         log.info({ version, known: apply.known?.version }, "desired changes were missed, the twin is read");
-        this.#held.push({ patch, version });
+        this.#hold({ patch, version });
         this.#want();
         return;
       case "applied":
@@ -132,6 +138,11 @@ export class TwinSync {
           this.#wantLater(READ_RETRY_MS);
         }
     }
+  }
+
+  #hold(held: Held): void {
+    if (this.#held.length >= MAX_HELD) this.#held = [];
+    this.#held.push(held);
   }
 
   /** "Unknown" is not empty: a gateway that never synchronised reads even while the WAN is away, since edgeHub may know. */
@@ -155,43 +166,49 @@ export class TwinSync {
   }
 
   async #readWhileWanted(): Promise<void> {
+    const { clock } = this.#options;
     await this.#serial;
     while (this.#wanted && this.#mayRead() && !this.#stopping.signal.aborted) {
       this.#wanted = false;
-      if (!(await this.#read())) {
-        this.#wantLater(READ_RETRY_MS);
-        return;
-      }
+      const [asked, startedMs] = [this.#asked, clock.steady()];
+      const isRead = await this.#read();
+      // After a read that failed too: those that follow what is known lack nothing.
       const held = this.#held.splice(0);
       for (const patch of held.toSorted((a, b) => a.version - b.version)) await this.#take(patch);
-      if (this.#held.length === 0) continue;
+      if (isRead && this.#held.length === 0) continue;
+      this.#wanted = asked !== this.#asked;
+      if (this.#wanted) continue;
       // Newer than what the read showed: edgeHub answered from an older store, or the patch is of a life that is over. Another
       // read at once would show the same.
-      this.#held = [];
-      this.#wanted = false;
-      this.#wantLater(READ_RETRY_MS);
+      if (isRead) this.#held = [];
+      // All acknowledgements wait for a read: one that took long and brought nothing is not repeated without a pause as long.
+      this.#wantLater(Math.max(READ_RETRY_MS, isRead ? 0 : clock.steady() - startedMs));
+      return;
     }
   }
 
   async #read(): Promise<boolean> {
-    const { apply, clock, forwarder, log, metrics, push, synchronised, upstream, wan } = this.#options;
-    await Promise.all([forwarder.pause(), push.suspend()]);
+    const { apply, clock, forwarder, log, metrics, push, synchronised, wan } = this.#options;
+    // A push may be long in failing; telemetry does not have to wait for that.
+    await push.suspend();
+    await forwarder.pause();
     const startedMs = clock.steady();
-    const readsBefore = await wan.cloudReads();
-    const read = await upstream.getTwin().finally(() => forwarder.resume());
+    const { read, source } = await this.#readTwin().finally(() => forwarder.resume());
     metrics.count("twin_reads_total", { result: read.kind });
     if (read.kind === "failed") {
       log.warn({ reason: read.fault.reason }, "the module twin could not be read");
       return false;
     }
     wan.readTook(read.tookMs);
-    const readsAfter = readsBefore === undefined ? undefined : await wan.cloudReads();
-    const fromCloud = readsBefore !== undefined && readsAfter !== undefined && readsAfter > readsBefore;
     const { desired, desiredVersion, reported } = read.twin;
-    const mayBeOld = !fromCloud && (this.#wan === "away" || read.tookMs > SLOW_READ_MS);
+    const fromCloud = source === "cloud";
+    const mayBeOld = source === "unknown" ? this.#wan === "away" || read.tookMs > SLOW_READ_MS : !fromCloud;
     const leaves = await apply.read(desired, desiredVersion, reported, { fromCloud, mayBeOld, startedMs });
     if (leaves === undefined) {
-      log.warn({}, "edgeHub knows nothing of the module twin yet");
+      log.warn(
+        { version: desiredVersion },
+        "edgeHub knows nothing of the module twin, or an older one, and is asked again",
+      );
       return false;
     }
     log.info({ version: desiredVersion, tookMs: read.tookMs, fromCloud }, "the module twin was read");
@@ -199,10 +216,24 @@ export class TwinSync {
     for (const leaf of leaves) push.changed(leaf);
     push.ownChanged();
     if (fromCloud) this.#readsFromStore = 0;
-    else if (readsBefore !== undefined) this.#readAgainSoon();
+    else if (source === "store") this.#readAgainSoon();
     if (!this.#hasCompared) this.#planSettleRead();
     this.#hasCompared = true;
     return true;
+  }
+
+  /**
+   * Who has answered is told by edgeHub's counter of reads that the cloud answered. It also counts edgeHub's own reads of our twin,
+   * so an answer that came only after a time-out is from the store, whatever the counter says.
+   */
+  async #readTwin(): Promise<{ readonly read: TwinRead; readonly source: "cloud" | "store" | "unknown" }> {
+    const { upstream, wan } = this.#options;
+    const before = await wan.cloudReads();
+    const read = await upstream.getTwin();
+    if (before === undefined || read.kind === "failed") return { read, source: "unknown" };
+    const after = await wan.cloudReads();
+    if (after === undefined) return { read, source: "unknown" };
+    return { read, source: after > before && read.tookMs <= SLOW_READ_MS ? "cloud" : "store" };
   }
 
   /**

@@ -59,7 +59,10 @@ export class ModelHub implements Upstream {
   /** Notifications are not sent (a short outage of the WAN). */
   deaf = false;
   /** Answers only when released (a slow hub). */
-  slow = false;
+  slow: boolean | "patches" | "reads" = false;
+  /** Reads are answered with an error, or (as of then) not at all. */
+  readsFail = false;
+  reads = 0;
   /** What the cloud makes of a section that it stores. */
   keeps: (reported: JsonObject) => JsonObject = (reported) => reported;
   twinRefuses: ((patch: JsonObject) => string | undefined) | undefined;
@@ -70,6 +73,7 @@ export class ModelHub implements Upstream {
   readonly #clock: Clock;
   #handler: HubHandler | undefined;
   #up = false;
+  #links = 0;
   #slowed: (() => void)[] = [];
   #commands = new AbortController();
 
@@ -88,6 +92,7 @@ export class ModelHub implements Upstream {
   link(state: "up" | "down"): void {
     if ((state === "up") === this.#up || this.#handler === undefined) return;
     this.#up = state === "up";
+    if (this.#up) this.#links += 1;
     if (!this.#up) {
       this.#commands.abort();
       this.#commands = new AbortController();
@@ -101,7 +106,7 @@ export class ModelHub implements Upstream {
   }
 
   async send(_output: string, message: Telemetry): Promise<Outcome> {
-    return this.#call(() => {
+    return this.#call("messages", () => {
       this.telemetry.push(message);
       return { kind: "accepted" };
     });
@@ -110,7 +115,7 @@ export class ModelHub implements Upstream {
   async patchReported(patch: JsonObject): Promise<Outcome> {
     const reason = this.twinRefuses?.(patch);
     if (reason !== undefined && this.#up) return { kind: "failed", fault: { kind: "rejected", reason } };
-    return this.#call(() => {
+    return this.#call("patches", () => {
       this.patches.push(patch);
       if (this.#unsent === undefined) this.#sendLater();
       this.#unsent = pendingMerge(this.#unsent ?? {}, patch);
@@ -132,8 +137,9 @@ export class ModelHub implements Upstream {
   }
 
   async getTwin(): Promise<TwinRead> {
+    this.reads += 1;
     const read: { twin: TwinRead | undefined } = { twin: undefined };
-    const outcome = await this.#call(() => {
+    const outcome = await this.#call("reads", () => {
       read.twin = {
         kind: "read",
         twin: { desired: this.desired, desiredVersion: this.version, reported: this.reported },
@@ -141,7 +147,7 @@ export class ModelHub implements Upstream {
       };
       return { kind: "accepted" };
     });
-    return outcome.kind === "accepted" && read.twin !== undefined
+    return outcome.kind === "accepted" && !this.readsFail && read.twin !== undefined
       ? read.twin
       : { kind: "failed", fault: { kind: "transient", reason: "no answer" } };
   }
@@ -187,9 +193,9 @@ export class ModelHub implements Upstream {
     this.#handler = undefined;
   }
 
-  async #call(work: () => Outcome): Promise<Outcome> {
+  async #call(what: "messages" | "patches" | "reads", work: () => Outcome): Promise<Outcome> {
     if (!this.#up) return DOWN;
-    const handler = this.#handler;
+    const [handler, link] = [this.#handler, this.#links];
     if (this.mode === "refuse") return { kind: "failed", fault: { kind: "throttled", reason: "told to refuse" } };
     const outcome = work();
     if (this.mode === "lose-answer") {
@@ -198,8 +204,9 @@ export class ModelHub implements Upstream {
       if (this.#handler === handler) this.link("down");
       return DOWN;
     }
-    if (this.slow) await new Promise<void>((resolve) => this.#slowed.push(resolve));
-    return this.#up && this.#handler === handler ? outcome : DOWN;
+    if (this.slow === true || this.slow === what) await new Promise<void>((resolve) => this.#slowed.push(resolve));
+    // An answer never comes over another link than its question.
+    return this.#up && this.#links === link && this.#handler === handler ? outcome : DOWN;
   }
 }
 

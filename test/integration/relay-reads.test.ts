@@ -1,0 +1,154 @@
+/** When the module twin is read, and what a read may and may not do [design section 6]. */
+import { describe, expect, test } from "vitest";
+import type { RelaySettings } from "../../src/flow/relay.ts";
+import { RelayWorld } from "../support/relay-world.ts";
+
+async function connectedWorld(settings: Partial<RelaySettings> = {}): Promise<RelayWorld> {
+  const world = new RelayWorld({ settings });
+  await world.start();
+  world.hub.link("up");
+  await world.pass(30_000);
+  return world;
+}
+
+/** Something asks for a read. */
+function wantRead(world: RelayWorld): void {
+  world.wan.handler?.wan("away");
+  world.wan.handler?.wan("online");
+}
+
+describe("G4 versions", () => {
+  test("an edgeHub whose store is behind is not taken for a module twin made anew", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    for (let n = 1; n <= 4; n += 1) world.hub.desire({ leaf1: { target: n } });
+    await world.pass(10);
+    const { version, desired } = world.hub;
+    await leaf.report({ target: { value: 4, ac: 200, av: version } });
+    await world.pass(30_000);
+    world.hub.version = 2;
+    world.hub.desired = { leaf1: { target: 1 } };
+    world.wan.fromStore = 1;
+    world.hub.link("down");
+    world.hub.link("up");
+    await world.pass(100);
+    expect(leaf.connected).toBe(true);
+    expect(leaf.desired).toEqual({ target: 4 });
+    world.hub.version = version;
+    world.hub.desired = desired;
+    await world.pass(30_000);
+    expect(world.hub.reported["leaf1"]).toMatchObject({ target: { value: 4, ac: 200, av: version } });
+    expect(leaf.desiredVersion).toBe(version);
+  });
+});
+
+describe("G3 desired", () => {
+  test("a read that a broken link swallowed is made again as soon as there is another link", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 1 } });
+    world.hub.deaf = false;
+    world.hub.slow = "reads";
+    wantRead(world);
+    await world.pass(10);
+    world.hub.slow = false;
+    world.hub.link("down");
+    // The read has not failed yet when the next link is up.
+    world.hub.link("up");
+    await world.pass(100);
+    expect(leaf.desired).toEqual({ target: 1 });
+  });
+
+  test("a change that arrives during a read reaches its leaf though the read fails", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.slow = "reads";
+    world.hub.readsFail = true;
+    wantRead(world);
+    await world.pass(10);
+    world.hub.desire({ leaf1: { target: 1 } });
+    world.hub.desire({ leaf1: { other: 2 } });
+    world.hub.release();
+    await world.pass(10);
+    expect(leaf.desired).toEqual({ target: 1, other: 2 });
+    expect(leaf.versions.at(-1)).toBe(world.hub.version);
+  });
+
+  test("more changes than can be held during a read are found by the next one", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.slow = "reads";
+    wantRead(world);
+    await world.pass(10);
+    for (let n = 1; n <= 250; n += 1) world.hub.desire({ leaf1: { [`p${n % 7}`]: n } });
+    world.hub.slow = false;
+    world.hub.release();
+    await world.pass(10_000);
+    expect(leaf.desired).toEqual(world.hub.desired["leaf1"]);
+    expect(leaf.versions).toEqual([...leaf.versions].toSorted((a, b) => a - b));
+  });
+});
+
+describe("G1 telemetry", () => {
+  test("goes on while a push is not answered and a read waits for it", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.slow = "patches";
+    await leaf.report({ a: 1 });
+    await world.pass(6_000);
+    wantRead(world);
+    await world.pass(10);
+    const before = world.hub.telemetry.length;
+    expect(await leaf.telemetry({ n: 1 })).toEqual({ kind: "done" });
+    expect(world.hub.telemetry).toHaveLength(before + 1);
+    world.hub.slow = false;
+    world.hub.release();
+  });
+
+  test("is not sent during a read, also when edgeHub turns out to be another one meanwhile", async () => {
+    await using world = await connectedWorld({ durability: "power-safe" });
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.wan.handler?.edgeHubInstance("first");
+    const sent = leaf.telemetry({ n: 1 });
+    await world.pass(1_000);
+    expect(await sent).toEqual({ kind: "done" });
+    world.hub.slow = "reads";
+    wantRead(world);
+    await world.pass(10);
+    const before = world.hub.telemetry.length;
+    world.wan.handler?.edgeHubInstance("second");
+    await world.pass(1_000);
+    expect(world.hub.telemetry).toHaveLength(before);
+    world.hub.slow = false;
+    world.hub.release();
+    await world.pass(1_000);
+    expect(world.hub.telemetry).toHaveLength(before + 1);
+  });
+
+  test("has as long as a read took before the next one, when reads take long and bring nothing", async () => {
+    await using world = await connectedWorld();
+    world.hub.slow = "reads";
+    world.hub.readsFail = true;
+    wantRead(world);
+    const before = world.hub.reads;
+    await world.pass(40_000);
+    world.hub.release();
+    await world.pass(35_000);
+    expect(world.hub.reads).toBe(before + 1);
+    await world.pass(10_000);
+    expect(world.hub.reads).toBe(before + 2);
+    world.hub.slow = false;
+    world.hub.release();
+  });
+});
