@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * The process: environment, config file, signals, exit codes. Alone reads `process.*`.
- * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>` and `config` answer operators without starting it.
+ * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>`, `config` and `manifest check` answer operators without starting it.
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -10,9 +10,11 @@ import { parse as parseYaml } from "yaml";
 import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config.ts";
 import { componentName } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
-import { parseLeafId } from "./core/message.ts";
+import { type Json, parseLeafId } from "./core/message.ts";
 import { deriveLeafKey } from "./downstream/sas-token.ts";
 import { type Gateway, startGateway } from "./gateway.ts";
+import { checkManifest } from "./manifest-check.ts";
+import { renderManifest } from "./manifest-render.ts";
 import { readModels } from "./model-files.ts";
 import { composeFromList } from "./model-list.ts";
 
@@ -30,6 +32,10 @@ iotedge-pnp-gateway leaf key <id>   the leaf's key, derived from the group key, 
 iotedge-pnp-gateway model <file>    the DTDL of the whole module twin, from a list of leaves (the answer of gateway*listLeaves, or
                                     [{ "leafId": "...", "modelId": "..." }]; "-": standard input) and the documents in modelsFolder
 iotedge-pnp-gateway config          the configuration in force and the names of its environment variables
+iotedge-pnp-gateway manifest check <file> [--module <name>]
+                                    what in a deployment manifest would lose data or leave leaves out
+iotedge-pnp-gateway manifest render <file>
+                                    a template as IoT Hub takes it: placeholders filled from the environment
 
 Environment: IOTEDGE_* as the IoT Edge runtime sets it (or EdgeHubConnectionString), GATEWAY_STATE (state folder),
 GATEWAY_CONFIG (JSON or YAML file), GATEWAY_<KEY> for each key of the configuration.`;
@@ -40,16 +46,33 @@ async function run(args: readonly string[]): Promise<void> {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
-    options: { help: { type: "boolean", short: "h" } },
+    options: { help: { type: "boolean", short: "h" }, module: { type: "string" } },
   });
-  const [first, second, third] = positionals;
+  const [first, ...rest] = positionals;
   if (values.help === true) print(HELP);
   else if (first === undefined) await serve();
-  else if (first === "config") print(configText(readConfig()));
-  else if (first === "model" && second !== undefined) print(modelText(second));
-  else if (first === "leaf" && second === "name" && third !== undefined) print(leafName(third));
-  else if (first === "leaf" && second === "key" && third !== undefined) print(leafKey(third));
-  else fail(`There is no such command.\n\n${HELP}`, 2);
+  else answer([first, ...rest], values.module);
+}
+
+/** What can be said without starting the gateway: words, the last of them a name or a file. */
+function answer(words: readonly string[], moduleName: string | undefined): void {
+  const argument = words.at(-1) ?? "";
+  switch (words.length === 1 ? argument : `${words.slice(0, -1).join(" ")} <argument>`) {
+    case "config":
+      return print(configText(readConfig()));
+    case "model <argument>":
+      return print(modelText(argument));
+    case "leaf name <argument>":
+      return print(leafName(argument));
+    case "leaf key <argument>":
+      return print(leafKey(argument));
+    case "manifest check <argument>":
+      return checkManifestFile(argument, moduleName);
+    case "manifest render <argument>":
+      return renderManifestFile(argument);
+    default:
+      return fail(`There is no such command.\n\n${HELP}`, 2);
+  }
 }
 
 async function serve(): Promise<void> {
@@ -132,6 +155,35 @@ function leafKey(id: string): string {
   const hub = config.hubHostNames[0] ?? process.env["IOTEDGE_IOTHUBHOSTNAME"] ?? "<hub>.azure-devices.net";
   const host = config.serverNames[0] ?? process.env["IOTEDGE_GATEWAYHOSTNAME"]?.split(":")[0] ?? "<gateway host>";
   return `${key}\nHostName=${hub};DeviceId=${leafId};SharedAccessKey=${key};GatewayHostName=${host}`;
+}
+
+function renderManifestFile(path: string): void {
+  const rendered = renderManifest(readJson(path), process.env);
+  switch (rendered.kind) {
+    case "ok":
+      return print(JSON.stringify(rendered.manifest, undefined, 2));
+    case "missing":
+      return fail(`${path} needs in the environment: ${rendered.names.join(", ")}`, 2);
+    case "invalid":
+      return fail(`${path}: ${rendered.problem}`, 2);
+  }
+}
+
+function readJson(path: string): Json {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as Json;
+  } catch (error) {
+    return fail(`${path} cannot be read: ${String(error)}`, 2);
+  }
+}
+
+/** Exit code 1 when something would lose data or leave leaves out; warnings alone are 0. */
+function checkManifestFile(path: string, moduleName: string | undefined): void {
+  const findings = checkManifest(readJson(path), moduleName);
+  for (const { level, problem, where } of findings) print(`${level}: ${where}: ${problem}`);
+  const errors = findings.filter(({ level }) => level === "error").length;
+  print(`${path}: ${errors} errors, ${findings.length - errors} warnings`);
+  process.exit(errors === 0 ? 0 : 1);
 }
 
 function sha256Hex(text: string): string {

@@ -12,6 +12,7 @@ import type { ControlFunctions, Identity } from "./cloud-types.ts";
 import { answerControl } from "./control-api.ts";
 import { formatServerSent } from "./events.ts";
 import { judgeToken } from "./service-api-auth.ts";
+import { applyConfigurationContent } from "./service-api-deployment.ts";
 import { answerMethod } from "./service-api-methods.ts";
 import { badRequest, errorReply, type ServiceReply, type ServiceRequest } from "./service-api-reply.ts";
 import { answerRegistry, answerTwin, type TwinApiParts } from "./service-api-twins.ts";
@@ -116,16 +117,22 @@ class Service {
     const [area, ...path] = request.path;
     if (area === "control") return answerControl(this.#options.controls, { ...request, path });
     if (!request.query.has("api-version")) return errorReply(400, "InvalidProtocolVersion", "api-version is missing");
-    if (area === "devices") {
-      if (request.method !== "GET") return errorReply(405, "MethodNotAllowed", "identities of this hub are read-only");
-      if (request.policy !== "iothubowner")
-        return errorReply(401, "IotHubUnauthorizedAccess", "the policy may not read identities");
-      return answerRegistry(this.#twinParts, path);
-    }
+    if (area === "devices") return this.#identities({ ...request, path });
     const target = area === "twins" ? parseTarget(path) : undefined;
     if (target === undefined) return errorReply(404, "NotFound", "the development hub has no such path");
     if (target.method) return answerMethod(this.#options.cloud, target.id, request);
     return answerTwin(this.#twinParts, target.id, request);
+  }
+
+  #identities({ body, method, path, policy }: ServiceRequest): ServiceReply {
+    const [deviceId = "", action] = path;
+    const isDeployment = method === "POST" && action === "applyConfigurationContent";
+    if (method !== "GET" && !isDeployment)
+      return errorReply(405, "MethodNotAllowed", "identities of this hub are read-only");
+    if (policy !== "iothubowner")
+      return errorReply(401, "IotHubUnauthorizedAccess", "the policy may not read or write identities");
+    if (isDeployment) return applyConfigurationContent(this.#options.cloud, deviceId, body);
+    return answerRegistry(this.#twinParts, path);
   }
 
   #stream(response: ServerResponse): undefined {

@@ -3,6 +3,7 @@
  * Invariant: an entry is settled only after the hub accepted it. Nothing is sent while paused (a twin read needs an empty window,
  * since edgeHub answers one connection's packets one after the other).
  */
+import { TELEMETRY_OUTPUT } from "../core/endpoints.ts";
 import type { LeafId, OutboxEntry, Telemetry } from "../core/message.ts";
 import { afterFailure } from "../core/outbox.ts";
 import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
@@ -19,7 +20,6 @@ const WINDOW = 16;
 const ALONE_FROM_FAILURES = 2;
 const RETRY_AFTER_MS = 1_000;
 const SWEEP_MS = 10_000;
-const TELEMETRY_OUTPUT = "telemetry";
 
 export interface ForwarderOptions {
   readonly store: Store;

@@ -4,6 +4,7 @@
  */
 
 import type { Models } from "../core/dtdl.ts";
+import { CLOUD_TO_DEVICE_INPUT } from "../core/endpoints.ts";
 import type { LeafRecord } from "../core/leaf.ts";
 import type { JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
@@ -58,9 +59,6 @@ export interface RelayOptions {
   readonly setLogLevel: (level: string) => boolean;
   readonly onGatewayDesired: GatewayDesired;
 }
-
-/** The module's input that other modules of the box send cloud-to-device messages to. */
-const CLOUD_TO_DEVICE_INPUT = "c2d";
 
 export class Relay implements AsyncDisposable {
   readonly #options: RelayOptions;
