@@ -68,6 +68,32 @@ describe("PacketReader", () => {
     expect(reader.length).toBe(0);
   });
 
+  test("a packet that comes byte by byte is held in few pieces", () => {
+    const reader = new PacketReader(DEFAULT_LIMITS);
+    reader.push(CONNECT);
+    reader.peek();
+    reader.take();
+    const packet = mqttPacket.generate(publishPacket("t", "x".repeat(100_000)));
+    for (const byte of packet) {
+      reader.push(Buffer.from([byte]));
+      expect(reader.pieces).toBeLessThan(50);
+    }
+    const next = reader.peek();
+    expect(next.kind === "packet" && next.bytes.equals(packet)).toBe(true);
+  });
+
+  test("a topic may have so many bytes and no more", () => {
+    const read = (topic: string) => {
+      const reader = new PacketReader({ ...DEFAULT_LIMITS, maxTopicBytes: 10 });
+      reader.push(Buffer.concat([CONNECT, mqttPacket.generate(publishPacket(topic, ""))]));
+      reader.peek();
+      reader.take();
+      return reader.peek();
+    };
+    expect(read("t".repeat(10))).toMatchObject({ kind: "packet", name: "publish" });
+    expect(read("t".repeat(11))).toEqual({ kind: "refused", reason: "topic-too-long" });
+  });
+
   test("a refusal stays, whatever comes behind it", () => {
     const reader = new PacketReader(DEFAULT_LIMITS);
     reader.push(Buffer.from([0xc0, 0x00]));
