@@ -1,16 +1,18 @@
 /** What somebody on the plant network might try: each attack has a number of things to do and ends. None may cost anybody else anything. */
 import { randomBytes } from "node:crypto";
-import type { Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import mqttPacket from "mqtt-packet";
-import { events, publishPacket, type RawLeaf, userName } from "../support/leaf-client.ts";
 import type { HostileWorld } from "./hostile-world.ts";
-import { TWIN_GET, TWIN_REPORT } from "./raw-world.ts";
+import { events, publishPacket, type RawLeaf, userName } from "./leaf-client.ts";
 
-export type Attack = (world: HostileWorld, prefix: string) => Promise<void>;
+const TWIN_GET = "$iothub/twin/GET/?$rid=";
+const TWIN_REPORT = "$iothub/twin/PATCH/properties/reported/?$rid=";
+
+type Attack = (world: HostileWorld, prefix: string) => Promise<void>;
 
 /** How long an attack without a natural end goes on. */
-const WHILE_MS = 2_000;
+const WHILE_MS = 1_000;
 
 function* during(ms = WHILE_MS): Generator<number> {
   const until = performance.now() + ms;
@@ -18,13 +20,13 @@ function* during(ms = WHILE_MS): Generator<number> {
 }
 
 /** Any PUBLISH, also one that no library would write. */
-export function publishBytes(topic: Uint8Array, payload: Uint8Array, qos: 0 | 1 = 0): Buffer {
+function publishBytes(topic: Uint8Array, payload: Uint8Array, qos: 0 | 1 = 0): Buffer {
   const length = Buffer.from([topic.length >> 8, topic.length & 255]);
   const id = qos === 1 ? Buffer.from([0, 1]) : Buffer.alloc(0);
   return packetBytes(qos === 1 ? 0x32 : 0x30, Buffer.concat([length, topic, id, payload]));
 }
 
-export function packetBytes(first: number, body: Uint8Array): Buffer {
+function packetBytes(first: number, body: Uint8Array): Buffer {
   const digits: number[] = [];
   let left = body.length;
   do {
@@ -38,13 +40,10 @@ export function packetBytes(first: number, body: Uint8Array): Buffer {
 async function pour(leaf: RawLeaf, piece: (round: number) => Uint8Array): Promise<void> {
   for (const round of during()) {
     if (leaf.isClosed) return;
-    if (!leaf.stream.write(piece(round))) await Promise.race([drained(leaf), leaf.closed, sleep(50)]);
-    else await sleep(0);
+    // More than the socket takes at once, but not without end.
+    leaf.stream.write(piece(round));
+    await sleep(leaf.stream.writableLength > 1_000_000 ? 50 : 0);
   }
-}
-
-function drained(leaf: RawLeaf): Promise<void> {
-  return new Promise((resolve) => leaf.stream.once("drain", resolve));
 }
 
 /** The same by several leaves, which come back when they are closed. */
@@ -94,7 +93,6 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   },
 
   "half-open TLS: silent ones, and ones that stop in the middle of their ClientHello": async (world) => {
-    const { connect } = await import("node:net");
     const sockets = Array.from({ length: 400 }, () => {
       const socket = connect(world.tlsPort, "127.0.0.1");
       socket.on("error", () => undefined);
@@ -258,6 +256,16 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
       }
     };
     await Promise.all(Array.from({ length: 5 }, (_, number) => one(number)));
+  },
+
+  "takeover storms: five CONNECTs of each of fifty ids at once": async (world, prefix) => {
+    const storm = Array.from({ length: 250 }, (_, at) => {
+      const leaf = world.raw();
+      leaf.sendBytes(world.connectBytes(`${prefix}-${at % 50}`));
+      return leaf;
+    });
+    await sleep(WHILE_MS);
+    for (const leaf of storm) leaf.cut();
   },
 
   "one leaf that comes back again and again to send a burst": async (world, prefix) => {

@@ -13,8 +13,8 @@ import mqttPacket from "mqtt-packet";
 import type { D2cMessage } from "../../src/devhub/cloud-types.ts";
 import { type DevHub, startDevHub } from "../../src/devhub/devhub.ts";
 import { deriveLeafKey } from "../../src/downstream/sas-token.ts";
-import { freePort, type GatewayProcess, gatewayEnvironment, spawnGateway } from "../support/gateway-process.ts";
-import { connectPacket, events, publishPacket, RawLeaf } from "../support/leaf-client.ts";
+import { freePort, type GatewayProcess, gatewayEnvironment, spawnGateway } from "./gateway-process.ts";
+import { connectPacket, events, publishPacket, RawLeaf } from "./leaf-client.ts";
 
 const GROUP_KEY = Buffer.from("the group's key of the hostile plant").toString("base64");
 /** A PUBACK has to come before the gateway has worked for so long [the promise], however little of the machine it gets. */
@@ -49,7 +49,6 @@ export class HostileWorld implements AsyncDisposable {
         GATEWAY_AUTH_MODE: "enforce",
         GATEWAY_GROUP_KEY_FILE: groupKeyFile,
         GATEWAY_MAX_LEAVES: "10000",
-        NODE_OPTIONS: process.env["HOSTILE_NODE_OPTIONS"] ?? "",
       }),
     );
   }
@@ -122,9 +121,14 @@ export class HostileWorld implements AsyncDisposable {
     }
   }
 
+  /** Of the gateway; 0 where the machine does not tell. */
   residentMegabytes(): number {
-    const status = readFileSync(`/proc/${this.gateway.pid}/status`, "utf8");
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) / 1024;
+    try {
+      const status = readFileSync(`/proc/${this.gateway.pid}/status`, "utf8");
+      return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
+    } catch {
+      return 0;
+    }
   }
 
   /** Polls; the time is a watchdog, not a measurement. */
