@@ -132,8 +132,8 @@ describe("limitRepeats", () => {
         log.warn({ remoteAddress: "10.0.0.9", reason }, "refused");
         log.warn({ remoteAddress: `10.0.1.${round}`, reason }, "refused");
       }
-    const written = inner.lines.map(
-      ({ fields }) => `${fields["leafId"] ?? fields["remoteAddress"]} ${fields["reason"]}`,
+    const written = inner.lines.map(({ fields }) =>
+      JSON.stringify([fields["leafId"] ?? fields["remoteAddress"], fields["reason"]]),
     );
     expect(written).toHaveLength(2 + 2 + 6);
     expect(new Set(written).size).toBe(written.length);
