@@ -23,7 +23,7 @@ export interface LeafLimits {
 }
 
 /** edgeHub's `MaxInboundMessageSize`; IoT Hub's 256 KB with everything in it. */
-export const MAX_PUBLISH_BYTES = 262_144;
+const MAX_PUBLISH_BYTES = 262_144;
 
 export const DEFAULT_LIMITS: LeafLimits = {
   maxConnections: 2_000,
