@@ -53,7 +53,7 @@ export async function scrapeEdgeHub(
   clock: Clock,
   signal?: AbortSignal,
 ): Promise<EdgeHubMetrics> {
-  const target = { host: url.hostname, port: url.port === "" ? 80 : Number(url.port) };
+  const target = { host: url.hostname.replace(/^\[(.*)\]$/, "$1"), port: url.port === "" ? 80 : Number(url.port) };
   const { status, body } = await exchange(clock, {
     target,
     method: "GET",

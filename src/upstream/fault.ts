@@ -3,7 +3,10 @@
 import type { Fault } from "../core/message.ts";
 import type { Outcome } from "../flow/ports.ts";
 
-/** By `name` of the SDK's error; everything else is `transient`: over MQTT the class tells nothing more [azure-iot-device.md 5]. */
+/**
+ * By `name` of the SDK's error; everything else is `transient`: over MQTT the class tells nothing more [azure-iot-device.md 5]. A
+ * TypeError or ReferenceError out of the SDK is one of its own, of a connection that ends: what was asked is not to blame.
+ */
 const BY_ERROR_NAME: Readonly<Record<string, Fault["kind"]>> = {
   UnauthorizedError: "unauthorized",
   ThrottlingError: "throttled",
@@ -11,8 +14,6 @@ const BY_ERROR_NAME: Readonly<Record<string, Fault["kind"]>> = {
   MessageTooLargeError: "rejected",
   FormatError: "rejected",
   ArgumentError: "rejected",
-  ReferenceError: "rejected",
-  TypeError: "rejected",
   URIError: "rejected",
   NotImplementedError: "rejected",
 };
@@ -35,7 +36,9 @@ export function faultOfStatus(status: number, detail: string): Fault {
   const reason = detail === "" ? `status ${status}` : `status ${status}: ${detail}`;
   if (status === 429) return { kind: "throttled", reason };
   if (status === 401) return { kind: "unauthorized", reason };
-  return { kind: status >= 400 && status < 500 ? "rejected" : "transient", reason };
+  // Not there (an identity that is being made anew) and not in time say nothing of what was sent.
+  const isRefusal = status >= 400 && status < 500 && status !== 404 && status !== 408;
+  return { kind: isRefusal ? "rejected" : "transient", reason };
 }
 
 export function isSuccess(status: number): boolean {

@@ -12,7 +12,7 @@ import type { ModuleCredentials } from "./credentials.ts";
 import { ANY_COMMAND, EdgeHubMqtt } from "./edgehub-mqtt.ts";
 import { type Envelope, seal, unseal } from "./envelope.ts";
 import { describeError, failed, faultOfError, faultOfStatus, isSuccess, transient } from "./fault.ts";
-import { DESIRED_PREFIX, type TwinAnswer } from "./packet-guard.ts";
+import { commandNameOf, DESIRED_PREFIX, type TwinAnswer } from "./packet-guard.ts";
 import { PendingRequests } from "./pending-requests.ts";
 import { isJsonObject, parseDesiredPatch, parseModuleTwin } from "./twin-document.ts";
 import { type Reached, Wire } from "./wire.ts";
@@ -80,7 +80,11 @@ export class LinkSession {
 
   constructor(options: LinkSessionOptions) {
     this.#options = options;
-    this.#wire = new Wire({ connectTimeoutMs: options.limits.connectMs, holdConnectMs: options.holdConnectMs });
+    this.#wire = new Wire({
+      connectTimeoutMs: options.limits.connectMs,
+      holdConnectMs: options.holdConnectMs,
+      sessionLost: () => this.end("edgeHub had lost the session when the token was renewed"),
+    });
     this.#pending = new PendingRequests(options.clock);
     this.#commands = new CommandDesk(options);
   }
@@ -231,7 +235,9 @@ export class LinkSession {
       settled((done) => transport.enableInputMessages(done)),
     ]);
     client.onMethod(ANY_COMMAND, (request, response) => {
-      if (request !== undefined && response !== undefined) this.#commands.take(request, response);
+      if (request === undefined || response === undefined) return;
+      const { payload, requestId } = request;
+      this.#commands.take({ methodName: commandNameOf(request.methodName), payload, requestId }, response);
     });
     transport.on("twinDesiredPropertiesUpdate", (document: unknown) => this.#desired(document));
     client.on("inputMessage", (input: string, message: Message) => {

@@ -98,13 +98,32 @@ export class PacketGuard extends MqttBase {
       }
     } else if (topic.startsWith(DESIRED_PREFIX) && parseJson(payload) === undefined) {
       this.#malformed(topic, "the body is no JSON");
-    } else if (topic.startsWith(COMMAND_PREFIX) && payload.length === 0) {
+    } else if (topic.startsWith(COMMAND_PREFIX)) {
       // A command without argument comes with an empty body, which the SDK answers 400 by itself.
-      super.emit("message", topic, JSON_NULL);
+      super.emit("message", withPlainName(topic), payload.length === 0 ? JSON_NULL : payload);
     } else {
       super.emit("message", INPUT_TOPIC.test(topic) ? withValues(topic) : topic, payload);
     }
   }
+}
+
+/** `$iothub/methods/POST/{name}/?$rid={rid}`; the name is not encoded and may hold anything but `/`. */
+const COMMAND = /^(\$iothub\/methods\/POST\/)([^/]*)(\/\?\$rid=.*)$/s;
+const PLAIN_NAME = /^[\w.*-]+$/;
+/** No legal name begins so. */
+const ENCODED = "=";
+
+/** The SDK takes the topic for a URL: it would encode some characters of the name, and lose the request id behind others. */
+function withPlainName(topic: string): string {
+  const [, prefix = "", name = "", rest = ""] = COMMAND.exec(topic) ?? [];
+  if (name === "" || PLAIN_NAME.test(name)) return topic;
+  return `${prefix}${ENCODED}${Buffer.from(name, "utf8").toString("hex")}${rest}`;
+}
+
+/** A command's name as it stood in the topic, from the one that the SDK hands out. */
+export function commandNameOf(methodName: string): string {
+  if (!methodName.startsWith(ENCODED)) return methodName;
+  return Buffer.from(methodName.slice(ENCODED.length), "hex").toString("utf8");
 }
 
 /** A property without `=` gets an empty value; the SDK would make it the text "undefined". */

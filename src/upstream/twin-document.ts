@@ -23,9 +23,8 @@ export function parseModuleTwin(document: unknown): ModuleTwin | undefined {
   if (!isJsonObject(document)) return undefined;
   const { desired = {}, reported = {} } = document;
   if (!isJsonObject(desired) || !isJsonObject(reported)) return undefined;
-  const { $version, ...desiredProperties } = desired;
-  const { $version: _reportedVersion, ...reportedProperties } = reported;
-  return { desired: desiredProperties, desiredVersion: parseVersion($version), reported: reportedProperties };
+  const { $version } = desired;
+  return { desired: properties(desired), desiredVersion: parseVersion($version), reported: properties(reported) };
 }
 
 /** A desired notification; undefined when it is no object or has no version. */
@@ -33,7 +32,13 @@ export function parseDesiredPatch(
   document: unknown,
 ): { readonly patch: JsonObject; readonly version: number } | undefined {
   if (!isJsonObject(document)) return undefined;
-  const { $version, ...patch } = document;
-  const version = parseVersion($version);
-  return version === undefined ? undefined : { patch, version };
+  const version = parseVersion(document["$version"]);
+  return version === undefined ? undefined : { patch: properties(document), version };
+}
+
+/** The hub's own: its version, and its metadata where somebody passes them on. */
+const NO_PROPERTIES: ReadonlySet<string> = new Set(["$version", "$metadata"]);
+
+function properties(section: JsonObject): JsonObject {
+  return Object.fromEntries(Object.entries(section).filter(([key]) => !NO_PROPERTIES.has(key)));
 }

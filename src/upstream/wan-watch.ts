@@ -68,7 +68,8 @@ class EdgeHubWanWatch implements WanWatch {
   }
 
   async cloudReads(): Promise<number | undefined> {
-    if (this.#options.nested) return undefined;
+    // Telemetry stands still meanwhile: what was not there a few seconds ago is not waited for.
+    if (this.#options.nested || this.#metricsMissing) return undefined;
     return (await this.#scrape())?.cloudReads;
   }
 

@@ -20,6 +20,11 @@ export interface WireOptions {
    * DotNetty 0.6 lose what arrives together with that flight, and no CONNACK ever comes [iotedge pull request 7539].
    */
   readonly holdConnectMs: number;
+  /**
+   * A later connection of the session (a token renewal) found that edgeHub had forgotten what the first one subscribed to. The SDK
+   * subscribes once: such a connection works, and hears nothing ever again.
+   */
+  readonly sessionLost: () => void;
 }
 
 /** The part of mqtt.js 4 that is used here. */
@@ -39,6 +44,7 @@ export class Wire {
   #socket: TLSSocket | undefined;
   #over = false;
   #reached: Reached = "nothing";
+  #connections = 0;
 
   constructor(options: WireOptions) {
     this.#options = options;
@@ -54,14 +60,18 @@ export class Wire {
     const url = URL.canParse(uri) ? new URL(uri) : undefined;
     if (this.#over || url === undefined) return new Stillborn();
     this.#reached = "nothing";
+    this.#connections += 1;
+    const isRenewal = this.#connections > 1;
     const client = new mqttLibrary.MqttClient(() => this.#openSocket(url, options.ca), {
       ...options,
       connectTimeout: this.#options.connectTimeoutMs,
     });
     // Without any listener an `error` would end the process; MqttBase removes its own while it closes.
     client.on("error", () => undefined);
-    client.on("packetreceive", (packet: { cmd?: unknown }) => {
-      if (packet.cmd === "connack") this.#reached = "connack";
+    client.on("packetreceive", (packet: { cmd?: unknown; returnCode?: unknown; sessionPresent?: unknown }) => {
+      if (packet.cmd !== "connack") return;
+      this.#reached = "connack";
+      if (isRenewal && packet.returnCode === 0 && packet.sessionPresent !== true) this.#options.sessionLost();
     });
     return client;
   }

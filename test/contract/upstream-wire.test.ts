@@ -253,6 +253,24 @@ describe("what it survives", () => {
     expect(hub.links).toEqual(["up"]);
   });
 
+  it.each(["a|b", "a^b`c", "a b", "50%", "a%20b", "käse", "a#b", "a?b", "=61", "*", "~!&'+_"])(
+    "a command with the name %s",
+    async (name) => {
+      const connection = await startUp();
+      connection.publish(`$iothub/methods/POST/${name}/?$rid=1f`, "5");
+      await until("the command", () => hub.commands.length === 1);
+      expect(hub.commands[0]).toMatchObject({ name, payload: 5 });
+      await until("its answer", () => edge.published.some(({ topic }) => topic === "$iothub/methods/res/200/?$rid=1f"));
+    },
+  );
+
+  it("a session that is gone when the token is renewed: a new link, with its subscriptions", async () => {
+    await startUp({}, { tokenValidSecs: 20, tokenMarginSecs: 19 });
+    await until("the second link", () => hub.ups === 2);
+    expect(log.text).toContain("edgeHub had lost the session");
+    expect(hub.links.slice(0, 3)).toEqual(["up", "down", "up"]);
+  });
+
   it("a subscription that is never answered", async () => {
     let deaf = true;
     await start(

@@ -1,3 +1,5 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Upstream, WanHandler, WanState, WanWatch } from "../../src/flow/ports.ts";
 import { createWanWatch, type WanWatchOptions } from "../../src/upstream/wan-watch.ts";
@@ -116,5 +118,22 @@ describe("WanWatch", () => {
     expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
     rig.devHub.wan.cut("refused");
     await until("away by the probe", () => heard.states.at(-1) === "away");
+  });
+
+  it("does not make a read wait for a page that was not there just now", async () => {
+    let asked = 0;
+    const mute = createServer(() => {
+      asked += 1;
+    });
+    await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve));
+    const { port } = mute.address() as AddressInfo;
+    await startWatch({
+      metricsUrl: `http://127.0.0.1:${port}/metrics`,
+      limits: { scrapeEveryMs: 600_000, scrapeTimeoutMs: 200 },
+    });
+    await until("the warning", () => log.lines.some(({ level }) => level === "warn"));
+    expect(await watch.cloudReads()).toBeUndefined();
+    expect(asked).toBe(1);
+    await new Promise((resolve) => mute.close(resolve));
   });
 });

@@ -16,7 +16,10 @@ describe("CommandDesk", () => {
   it("answers once, with null for a payload that is not there", async () => {
     const hub = new RecordingHub();
     const response = new Response();
-    new CommandDesk({ hub, log: new MemoryLog() }).take({ methodName: "a*b", payload: undefined }, response);
+    new CommandDesk({ hub, log: new MemoryLog() }).take(
+      { requestId: "1", methodName: "a*b", payload: undefined },
+      response,
+    );
     await until("the answer", () => response.sent.length === 1);
     expect(response.sent).toEqual([[200, { got: null }]]);
   });
@@ -27,7 +30,7 @@ describe("CommandDesk", () => {
       throw new Error("a defect");
     };
     const response = new Response();
-    new CommandDesk({ hub, log: new MemoryLog() }).take({ methodName: "a", payload: 1 }, response);
+    new CommandDesk({ hub, log: new MemoryLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
     await until("the answer", () => response.sent.length === 1);
     expect(response.sent[0]?.[0]).toBe(500);
   });
@@ -36,7 +39,7 @@ describe("CommandDesk", () => {
     const log = new MemoryLog();
     const response = new Response();
     response.error = new Error("not connected");
-    new CommandDesk({ hub: new RecordingHub(), log }).take({ methodName: "a", payload: 1 }, response);
+    new CommandDesk({ hub: new RecordingHub(), log }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
     await until("the log", () => log.lines.length === 1);
     expect(log.lines[0]?.level).toBe("error");
   });
@@ -50,14 +53,47 @@ describe("CommandDesk", () => {
       });
     const desk = new CommandDesk({ hub, log: new MemoryLog() });
     const lost = new Response();
-    desk.take({ methodName: "a", payload: 1 }, lost);
+    desk.take({ requestId: "1", methodName: "a", payload: 1 }, lost);
     desk.abort("the link is gone");
     expect(hub.commands[0]?.signal.aborted).toBe(true);
     release();
     hub.answer = async () => ({ status: 201, payload: 2 });
     const next = new Response();
-    desk.take({ methodName: "b", payload: 1 }, next);
+    desk.take({ requestId: "2", methodName: "b", payload: 1 }, next);
     await until("the next answer", () => next.sent.length === 1);
     expect(lost.sent).toEqual([]);
   });
+
+  it("runs a call that comes twice once, and another call of the same name", async () => {
+    const hub = new RecordingHub();
+    let release = (): void => undefined;
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    hub.answer = async () => {
+      await released;
+      return { status: 200, payload: null };
+    };
+    const desk = new CommandDesk({ hub, log: new MemoryLog() });
+    const [first, again, other] = [new Response(), new Response(), new Response()];
+    desk.take({ requestId: "1", methodName: "a", payload: 1 }, first);
+    desk.take({ requestId: "1", methodName: "a", payload: 1 }, again);
+    desk.take({ requestId: "2", methodName: "a", payload: 1 }, other);
+    release();
+    await until("both answers", () => first.sent.length + other.sent.length === 2);
+    expect(again.sent).toEqual([]);
+    expect(hub.commands).toHaveLength(2);
+  });
+
+  it.each([2 ** 31, -(2 ** 31), Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY])(
+    "answers 500 for the status %s, which edgeHub cannot read",
+    async (status) => {
+      const hub = new RecordingHub();
+      hub.answer = async () => ({ status, payload: null });
+      const response = new Response();
+      new CommandDesk({ hub, log: new MemoryLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
+      await until("the answer", () => response.sent.length === 1);
+      expect(response.sent[0]?.[0]).toBe(500);
+    },
+  );
 });

@@ -19,7 +19,7 @@ class MuteClient extends EventEmitter {
 
 function connected(): { guard: PacketGuard; client: MuteClient } {
   const client = new MuteClient();
-  const wire = new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0 });
+  const wire = new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0, sessionLost: () => undefined });
   wire.connect = () => client;
   const guard = new PacketGuard(wire, () => undefined);
   guard.connect(config, () => undefined);
@@ -58,7 +58,7 @@ describe("PacketGuard", () => {
 
 describe("Wire", () => {
   it("opens no connection after it was cut: the client hears of a close", async () => {
-    const wire = new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0 });
+    const wire = new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0, sessionLost: () => undefined });
     wire.cut();
     const guard = new PacketGuard(wire, () => undefined);
     const error = await new Promise<Error | undefined>((resolve) => guard.connect(config, resolve));
@@ -67,7 +67,10 @@ describe("Wire", () => {
   });
 
   it("treats a host name that is none like a host that cannot be reached", async () => {
-    const guard = new PacketGuard(new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0 }), () => undefined);
+    const guard = new PacketGuard(
+      new Wire({ connectTimeoutMs: 1_000, holdConnectMs: 0, sessionLost: () => undefined }),
+      () => undefined,
+    );
     const broken = { ...config, uri: "mqtts://no host" };
     const error = await new Promise<Error | undefined>((resolve) => guard.connect(broken, resolve));
     expect(error?.name).toBe("NotConnectedError");

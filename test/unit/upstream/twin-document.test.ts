@@ -30,6 +30,12 @@ describe("parseModuleTwin", () => {
     });
   });
 
+  it("leaves out metadata, which IoT Hub shows to back ends only", () => {
+    const document = { desired: { a: 1, $version: 7, $metadata: { a: {} } }, reported: { b: 2, $metadata: {} } };
+    expect(parseModuleTwin(document)).toEqual({ desired: { a: 1 }, desiredVersion: 7, reported: { b: 2 } });
+    expect(parseDesiredPatch({ a: null, $version: 8, $metadata: {} })).toEqual({ patch: { a: null }, version: 8 });
+  });
+
   it("says nothing of a version that is not there or is no version", () => {
     for (const version of [{}, { $version: null }, { $version: "7" }, { $version: -1 }, { $version: 1.5 }]) {
       expect(parseModuleTwin({ desired: version, reported: {} })).toMatchObject({ desiredVersion: undefined });
