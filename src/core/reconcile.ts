@@ -6,6 +6,7 @@
 import type { LeafRecord } from "./leaf.ts";
 import { applyPatch, deepEqual, diff, isEmpty, isJsonObject, mergePatches, ownValue } from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
+import { formatModulePath, withPaths } from "./module-path.ts";
 import { resetAcknowledgements, trackDesired } from "./property-ack.ts";
 import { sameValue } from "./same-value.ts";
 
@@ -125,6 +126,17 @@ function recreated(record: LeafRecord, desired: JsonObject, version: number, now
 
 // ---------------------------------------------------------------- reported
 
+/** Reasons of a quarantine that edgeHub's 204 hides: it has the value, and only a null takes it back [iothub-mqtt.md 12.2]. */
+export const HELD_BACK = "the hub takes it and keeps showing another value: held back while the reason is sought";
+export const REFUSED_SILENTLY = "the hub takes it and keeps showing another value";
+
+/** Paths that edgeHub must be told a null for. */
+export function heldBackPaths(quarantined: Readonly<Record<string, string>>): readonly string[] {
+  return Object.entries(quarantined)
+    .filter(([, reason]) => reason === HELD_BACK || reason === REFUSED_SILENTLY)
+    .map(([path]) => path);
+}
+
 /**
  * What the hub lacks of `view` (the module's reported section for this leaf), without what it refuses for good. Each component in it
  * bears its marker again: back ends look at the patch, not at the twin [PnP conventions].
@@ -134,14 +146,18 @@ export function owed(
   accepted: JsonObject,
   quarantined: Readonly<Record<string, string>>,
 ): JsonObject {
+  const heldBack = heldBackPaths(quarantined);
+  const sent = withPaths(view, {}, heldBack);
+  const never = new Set(Object.keys(quarantined));
+  for (const path of heldBack) never.delete(path);
   const due: [string, Json][] = [];
-  for (const [component, change] of Object.entries(diff(accepted, view, sameValue))) {
-    if (Object.hasOwn(quarantined, component)) continue;
+  for (const [component, change] of Object.entries(diff(accepted, sent, sameValue))) {
+    if (never.has(component)) continue;
     if (!isJsonObject(change)) {
       due.push([component, change]);
       continue;
     }
-    const properties = Object.entries(change).filter(([name]) => !Object.hasOwn(quarantined, `${component}/${name}`));
+    const properties = Object.entries(change).filter(([name]) => !never.has(formatModulePath([component, name])));
     const isEmptied = properties.length < Object.keys(change).length && properties.every(([name]) => name === MARKER);
     if (!isEmptied) due.push([component, Object.fromEntries(properties)]);
   }
@@ -192,6 +208,25 @@ export function withMissed(before: LeafRecord, after: LeafRecord, notice: Desire
 /** One patch that brings a leaf from whatever it has seen to what is desired, and names all that was written meanwhile. */
 export function catchUpPatch({ desired, missed }: LeafRecord): JsonObject {
   return missed === undefined ? {} : mergePatches(missed.touched, diff(missed.from, desired));
+}
+
+// ---------------------------------------------------------------- removal
+
+/**
+ * The record of a leaf that was removed by command: the hub's part is to be nulled, its cache goes. Its session stays, since an SDK
+ * that subscribed once would be deaf after a confirmation; what it may have seen of its desired properties is noted for the same case.
+ */
+export function removedRecord(record: LeafRecord): LeafRecord {
+  return {
+    ...record,
+    removed: true,
+    desired: {},
+    reported: {},
+    reportedVersion: 0,
+    tracks: {},
+    quarantined: {},
+    missed: { from: record.missed?.from ?? record.desired, touched: {} },
+  };
 }
 
 /** Every key of both, at every depth; where one has an object and the other none, the object, since its keys may have to go. */

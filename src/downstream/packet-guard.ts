@@ -5,15 +5,14 @@
  */
 import { Duplex } from "node:stream";
 import type { Clock } from "../flow/ports.ts";
-import { Allowance, HELD_TIMEOUT_MS, type LeafLimits, MAX_DEBT_MS, MAX_THROTTLED_MS } from "./limits.ts";
-import { packetCost } from "./packet-cost.ts";
-import { type PacketLimits, type PacketName, PacketReader, type PacketRefusal } from "./packet-reader.ts";
+import { HELD_TIMEOUT_MS, type LeafLimits, MAX_DEBT_MS, MAX_THROTTLED_MS, TokenBucket } from "./limits.ts";
+import { type PacketName, PacketReader, type PacketRefusal } from "./packet-reader.ts";
 
 export type GuardRefusal = PacketRefusal | "rate" | "held-too-long" | "slow-leaf";
 
 export interface PacketGuardOptions {
   readonly socket: Duplex;
-  readonly limits: Pick<LeafLimits, "maxHeld" | "maxMessagesPerSec" | "maxBytesPerSec"> & PacketLimits;
+  readonly limits: Pick<LeafLimits, "maxHeld" | "maxMessagesPerSec" | "maxBytesPerSec">;
   readonly clock: Clock;
   /** Called once; the connection is closed right after. */
   readonly refused: (reason: GuardRefusal) => void;
@@ -27,10 +26,10 @@ const CONNACK_OTHER_VERSION = Buffer.from([0x20, 0x02, 0x00, 0x01]);
 
 export class PacketGuard extends Duplex {
   readonly #options: PacketGuardOptions;
-  readonly #reader: PacketReader;
+  readonly #reader = new PacketReader();
   readonly #ended = new AbortController();
-  /** Until it is known whose connection this is, one of its own. */
-  #allowance: Allowance;
+  readonly #messages: TokenBucket;
+  readonly #bytes: TokenBucket;
   /** "shut": CONNECT went through, the leaf is not let in yet. */
   #gate: "connect" | "shut" | "open" = "connect";
   #wanted = false;
@@ -47,8 +46,8 @@ export class PacketGuard extends Duplex {
     super({ readableHighWaterMark: 1, allowHalfOpen: false });
     this.#options = options;
     const { clock, limits, socket } = options;
-    this.#reader = new PacketReader(limits);
-    this.#allowance = new Allowance(limits, clock.steady());
+    this.#messages = new TokenBucket(limits.maxMessagesPerSec, clock.steady());
+    this.#bytes = new TokenBucket(limits.maxBytesPerSec, clock.steady());
     socket.on("data", this.#onData);
     socket.once("end", this.#onEnd);
     socket.once("close", this.#onEnd);
@@ -61,12 +60,9 @@ export class PacketGuard extends Duplex {
     return this.#disconnectSeen;
   }
 
-  /** The leaf is let in, with what it may send: what came behind CONNECT may follow. aedes reads on only when CONNACK is written. */
-  open(allowance: Allowance): void {
+  /** The leaf is let in: what came behind CONNECT may follow. aedes reads on only when CONNACK is written. */
+  open(): void {
     this.#gate = "open";
-    this.#allowance = allowance;
-    // The CONNECT, which was nobody's when it came.
-    allowance.take(1, 0, this.#options.clock.steady());
     this.#pump();
   }
 
@@ -148,8 +144,9 @@ export class PacketGuard extends Duplex {
 
   #pass(name: PacketName, bytes: Buffer): void {
     const nowMs = this.#options.clock.steady();
-    if (this.#allowance.isFull(nowMs)) this.#throttledMs = 0;
-    this.#allowance.take(packetCost(name, bytes), bytes.length, nowMs);
+    if (this.#messages.isFull(nowMs) && this.#bytes.isFull(nowMs)) this.#throttledMs = 0;
+    this.#messages.take(1, nowMs);
+    this.#bytes.take(bytes.length, nowMs);
     this.#reader.take();
     this.#wanted = false;
     if (name === "connect") this.#gate = "shut";
@@ -159,7 +156,8 @@ export class PacketGuard extends Duplex {
   }
 
   #debtMs(): number {
-    return this.#allowance.waitMs(this.#options.clock.steady());
+    const nowMs = this.#options.clock.steady();
+    return Math.max(this.#messages.waitMs(nowMs), this.#bytes.waitMs(nowMs));
   }
 
   #pause(ms: number): void {

@@ -52,6 +52,7 @@ export class CloudToDevice {
   /** Resolves when the message is on disk, or says why it is not. */
   async send(leaf: Leaf, message: Telemetry, ttlSecs: number): Promise<Queued> {
     const { clock, metrics, store } = this.#options;
+    if (leaf.record.removed) return { kind: "refused", status: 404, reason: `the leaf ${leaf.id} is removed` };
     if (entryBytes(message) > MAX_MESSAGE_BYTES) return { kind: "refused", status: 413, reason: "larger than 64 KB" };
     if (this.queued(leaf.id) >= MAX_QUEUED) await this.#expire(leaf.id);
     if (this.queued(leaf.id) >= MAX_QUEUED)

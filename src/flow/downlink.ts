@@ -50,7 +50,7 @@ export class Downlink {
   /** Sends a committed desired change if the leaf listens; it stays noted as missed until the leaf shows that it is alive. */
   notify(leaf: Leaf, notice: DesiredNotice): void {
     const { leaves, metrics } = this.#options;
-    if (!leaves.isReady(leaf, "desired")) return;
+    if (leaf.record.removed || !leaves.isReady(leaf, "desired")) return;
     metrics.count("desired_notices_total");
     this.#deliver(leaf, { kind: "desired", ...notice }, notice.version, leaf.record.missed);
   }

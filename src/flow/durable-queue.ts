@@ -48,6 +48,8 @@ export class DurableQueue {
   #beyond: Live[] = [];
   #gap = false;
   #loading = false;
+  /** Another for each beginning of the line; what was read for an earlier one is of no use. */
+  #generation = 0;
   #lastSeq = 0;
   #lastQueuedSeq = 0;
   /** Not safe yet, in order of arrival. */
@@ -175,13 +177,14 @@ export class DurableQueue {
     this.#loadIfLow();
   }
 
-  /** Older entries have come back to the disk (a resend): begin again at its beginning. Nothing may be taken meanwhile. */
-  rewind(): void {
+  /** `work` puts older entries back on the disk (a resend); then the line begins at its beginning. Nothing may be taken meanwhile. */
+  async restart(work: () => Promise<void>): Promise<void> {
+    await this.#spool.exclusively(work);
     this.#beyond = [...this.#queue, ...this.#beyond].filter((live) => live.disk !== "stored" && !live.settled);
     this.#queue = [];
     this.#queueBytes = 0;
     this.#lastQueuedSeq = 0;
-    this.#spool.recount();
+    this.#generation += 1;
     this.#gap = true;
     this.#loadIfLow();
   }
@@ -269,7 +272,7 @@ export class DurableQueue {
     this.#load().then(
       () => {
         this.#loading = false;
-        this.#pruneBeyond();
+        this.#loadIfLow();
         this.#options.available();
       },
       (error: unknown) => {
@@ -288,7 +291,9 @@ export class DurableQueue {
    * found in both, one that is not stored yet in `#beyond` only.
    */
   async #load(): Promise<void> {
+    const generation = this.#generation;
     const entries = await this.#options.store.outbox(this.#lastQueuedSeq, LOAD_ENTRIES);
+    if (generation !== this.#generation) return;
     const isEnd = entries.length < LOAD_ENTRIES;
     const upTo = isEnd ? Number.POSITIVE_INFINITY : (entries.at(-1)?.seq ?? 0);
     const merged = new Map<number, Live>();

@@ -4,10 +4,11 @@
  * since edgeHub answers one connection's packets one after the other).
  */
 import { TELEMETRY_OUTPUT } from "../core/endpoints.ts";
-import type { LeafId, OutboxEntry, Telemetry } from "../core/message.ts";
+import type { LeafId, Telemetry } from "../core/message.ts";
 import { afterFailure } from "../core/outbox.ts";
 import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
-import type { Clock, Log, Metrics, Outcome, Store, Upstream, Write } from "./ports.ts";
+import type { Clock, Log, Metrics, Outcome, Store, Upstream } from "./ports.ts";
+import { Retention } from "./retention.ts";
 import type { Live, Safe } from "./spool.ts";
 
 export interface ForwarderSettings extends QueueSettings {
@@ -30,6 +31,8 @@ export interface ForwarderOptions {
   readonly settings: () => ForwarderSettings;
   /** The gateway's own message that goes first on each link: it makes a restarted edgeHub move its backlog. */
   readonly statusMessage: () => Telemetry;
+  /** Resolves when whatever edgeHub is there now was noticed, and {@link Forwarder.edgeHubRestarted} called if it is another. */
+  readonly lookAtEdgeHub: () => Promise<void>;
 }
 
 export class Forwarder {
@@ -45,9 +48,7 @@ export class Forwarder {
   #pauses = 0;
   #blocked = false;
   #emptied: (() => void)[] = [];
-  /** power-safe: settled entries that are kept for a while, oldest first. */
-  #retained: { readonly seq: number; readonly sinceMs: number }[] = [];
-  #backlogClearedMs: number | undefined;
+  readonly #retention: Retention;
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
@@ -56,18 +57,17 @@ export class Forwarder {
       hubIsPrompt: () => this.#linkUp && this.#pauses === 0 && !this.#blocked,
       available: () => this.#pump(),
     });
+    this.#retention = new Retention({ ...options, queuedBytes: () => this.#queue.diskBytes });
   }
 
   /** Starts on what the store holds. `resend`: what edgeHub may have lost (another boot, another edgeHub) goes up once more. */
   async start(resend: boolean): Promise<void> {
-    if (resend) await this.#restoreRetained();
-    else
-      for await (const entry of this.#options.store.retained())
-        this.#retained.push({ seq: entry.seq, sinceMs: this.#options.clock.steady() });
+    if (resend) await this.#retention.restore();
+    else await this.#retention.load();
     this.#queue.start();
     this.#every(SWEEP_MS, () => {
       this.#queue.sweep();
-      return this.#forget();
+      return this.#retention.forget();
     });
   }
 
@@ -96,6 +96,7 @@ export class Forwarder {
     this.#linkProven = false;
     if (state === "down") return;
     this.#blocked = false;
+    if (!this.#retention.isEmpty) this.#lookFirst();
     this.#options.upstream.send(TELEMETRY_OUTPUT, this.#options.statusMessage()).then(
       (outcome) => {
         if (outcome.kind === "accepted") this.#linkProven = true;
@@ -105,7 +106,16 @@ export class Forwarder {
     this.#pump();
   }
 
-  /** Stops sending; resolves when nothing is unacknowledged any more. */
+  /** Behind the link may be an edgeHub that has lost what it took: then that goes first, and the order of each leaf holds. */
+  #lookFirst(): void {
+    this.#pauses += 1;
+    this.#options
+      .lookAtEdgeHub()
+      .catch((error: unknown) => this.#options.log.warn({ error: String(error) }, "edgeHub could not be looked at"))
+      .finally(() => this.resume());
+  }
+
+  /** Stops sending; resolves when nothing is unacknowledged any more. Each needs a {@link resume}. */
   pause(): Promise<void> {
     this.#pauses += 1;
     if (this.#window.size === 0) return Promise.resolve();
@@ -119,16 +129,15 @@ export class Forwarder {
 
   /** Messages that edgeHub still holds for the cloud; zero lets retained entries go. */
   edgeHubBacklog(messages: number): void {
-    if (messages === 0) this.#backlogClearedMs = this.#options.clock.steady();
+    this.#retention.backlog(messages);
   }
 
-  /** Another edgeHub process: in power-safe all that it may have lost goes up once more. */
+  /** Another edgeHub process: in power-safe all that it may have lost goes up once more. Rejects when the disk is in the way. */
   async edgeHubRestarted(): Promise<void> {
-    if (this.#retained.length === 0) return;
+    if (this.#retention.isEmpty) return;
     await this.pause();
     try {
-      await this.#restoreRetained();
-      this.#queue.rewind();
+      await this.#queue.restart(() => this.#retention.restore());
     } finally {
       this.resume();
     }
@@ -176,9 +185,7 @@ export class Forwarder {
   #accepted(live: Live): void {
     this.#queue.settle(live);
     this.#options.metrics.count("telemetry_accepted_total");
-    if (this.#options.settings().durability === "power-safe") {
-      this.#retained.push({ seq: live.entry.seq, sinceMs: this.#options.clock.steady() });
-    }
+    if (this.#options.settings().durability === "power-safe") this.#retention.add(live.entry);
   }
 
   async #failed(live: Live, outcome: Outcome & { kind: "failed" }): Promise<void> {
@@ -207,55 +214,6 @@ export class Forwarder {
         },
         () => undefined,
       );
-  }
-
-  // ---------------------------------------------------------------- power-safe
-
-  /** Retained entries become outbox entries again, under their old numbers and so in front of all others. */
-  async #restoreRetained(): Promise<void> {
-    const { store, log, metrics } = this.#options;
-    let entries: OutboxEntry[] = [];
-    let restored = 0;
-    const flush = async (): Promise<void> => {
-      if (entries.length === 0) return;
-      const writes: Write[] = entries.map((entry) => ({ kind: "append", entry }));
-      await store.commit([...writes, { kind: "forget", upToSeq: entries.at(-1)?.seq ?? 0 }]);
-      restored += entries.length;
-      entries = [];
-    };
-    for await (const entry of store.retained()) {
-      entries.push(entry);
-      if (entries.length >= 500) await flush();
-    }
-    await flush();
-    this.#retained = [];
-    if (restored === 0) return;
-    metrics.count("telemetry_resent_total", {}, restored);
-    log.warn(
-      { messages: restored },
-      "edgeHub may have lost messages that it had acknowledged, they are sent once more",
-    );
-  }
-
-  async #forget(): Promise<void> {
-    const { clock, log, settings, store } = this.#options;
-    const keepMs = settings().retainAfterAckSecs * 1000;
-    let upToSeq: number | undefined;
-    while (this.#retained[0] !== undefined && this.#mayForget(this.#retained[0].sinceMs, clock.steady() - keepMs)) {
-      upToSeq = this.#retained.shift()?.seq;
-    }
-    if (upToSeq === undefined) return;
-    try {
-      await store.commit([{ kind: "forget", upToSeq }]);
-    } catch (error) {
-      log.warn({ error: String(error) }, "retained telemetry could not be removed from the disk yet");
-    }
-  }
-
-  /** Old enough and, where edgeHub's backlog can be seen, seen empty since. */
-  #mayForget(sinceMs: number, beforeMs: number): boolean {
-    if (sinceMs > beforeMs) return false;
-    return this.#backlogClearedMs === undefined || this.#backlogClearedMs >= sinceMs;
   }
 
   #every(ms: number, work: () => Promise<void>): void {

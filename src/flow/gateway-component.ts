@@ -11,6 +11,7 @@ import { unacknowledged } from "../core/property-ack.ts";
 import { sameValue } from "../core/same-value.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
 import { parseCloudToDevice, parseLeaf, text } from "./gateway-requests.ts";
+import type { LeafLife } from "./leaf-life.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { CommandAnswer } from "./ports.ts";
 import { owedBy } from "./reported-push.ts";
@@ -19,10 +20,7 @@ export interface GatewayComponentOptions {
   readonly leaves: Leaves;
   readonly models: Models;
   readonly cloudToDevice: CloudToDevice;
-  /** Nulls the leaf's reported part upstream, forgets its cache and queue; the leaf is listed as removed. */
-  readonly removeLeaf: (leaf: Leaf) => Promise<void>;
-  /** A removed leaf that came back may have its desired properties again. */
-  readonly confirmLeaf: (leaf: Leaf) => Promise<void>;
+  readonly life: LeafLife;
   readonly diagnostics: () => JsonObject;
   readonly setLogLevel: (level: string) => boolean;
   readonly newMessageId: () => string;
@@ -46,12 +44,12 @@ export class GatewayComponent {
         this.#withLeaf(payload, (leaf) => ({ status: 200, payload: details(leaf, options.cloudToDevice) })),
       removeLeaf: (payload) =>
         this.#withLeaf(payload, async (leaf) => {
-          await options.removeLeaf(leaf);
+          await options.life.remove(leaf);
           return { status: 200, payload: summary(leaf) };
         }),
       confirmLeaf: (payload) =>
         this.#withLeaf(payload, async (leaf) => {
-          await options.confirmLeaf(leaf);
+          await options.life.confirm(leaf);
           return { status: 200, payload: summary(leaf) };
         }),
       sendCloudToDevice: (payload) => this.#withLeaf(payload, (leaf, request) => this.#send(leaf, request)),

@@ -1,4 +1,5 @@
 /** How a leaf ends and begins anew, by an operator's word [design section 4]. */
+import { removedRecord, withMissed } from "../core/reconcile.ts";
 import type { ReportedBudget } from "./budget.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
@@ -22,39 +23,36 @@ export class LeafLife {
     this.#options = options;
   }
 
-  /** Nulls the leaf's reported part upstream and forgets its cache and queue. Desired properties of it wait for {@link confirm}. */
+  /**
+   * Nulls the leaf's reported part upstream and forgets its cache and queue. The module cannot delete its desired properties: they
+   * wait for {@link confirm}, so that a new device of that id does not get them unasked.
+   */
   async remove(leaf: Leaf): Promise<void> {
     const { budget, cloudToDevice, downstream, leaves, push } = this.#options;
     await downstream.drop(leaf.id, "removed by command");
-    await leaf.lane.run(() =>
-      leaves.save(
-        leaf,
-        {
-          ...leaf.record,
-          removed: true,
-          desired: {},
-          reported: {},
-          reportedVersion: 0,
-          tracks: {},
-          quarantined: {},
-          missed: undefined,
-          subscriptions: [],
-        },
-        cloudToDevice.forget(leaf.id),
-      ),
-    );
-    budget.set(leaf.id, {});
+    await leaf.lane.run(async () => {
+      if (leaf.record.removed) return;
+      await leaves.save(leaf, removedRecord(leaf.record), cloudToDevice.forget(leaf.id));
+      budget.set(leaf.id, {});
+    });
     push.changed(leaf);
   }
 
-  /** A removed leaf may have its desired properties again; it reads its twin because its connection is closed. */
+  /** A removed leaf may have its desired properties: it reads them when it comes back, or is told if it never reads again. */
   async confirm(leaf: Leaf): Promise<void> {
-    const { apply, downstream, leaves } = this.#options;
-    await leaf.lane.run(async () => {
-      const record = await apply.firstRecord({ ...leaf.record, removed: false, accepted: {} });
-      await leaves.save(leaf, record);
-      apply.seen(record);
+    const { apply, downstream, leaves, push } = this.#options;
+    const wasRemoved = await leaf.lane.run(async () => {
+      const { record } = leaf;
+      if (!record.removed) return false;
+      const confirmed = await apply.firstRecord({ ...record, removed: false });
+      const notice = { patch: confirmed.desired, version: confirmed.desiredVersion };
+      await leaves.save(leaf, withMissed(record, confirmed, notice));
+      apply.seen(confirmed);
+      return true;
     });
+    if (!wasRemoved) return;
+    // What it reported before it was confirmed.
+    push.changed(leaf);
     await downstream.drop(leaf.id, "confirmed: read your twin");
   }
 }

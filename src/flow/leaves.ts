@@ -5,7 +5,7 @@
  */
 import { componentName, splitComponentName } from "../core/component-name.ts";
 import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
-import type { Channel, ComponentName, Json, LeafId } from "../core/message.ts";
+import type { Channel, ComponentName, LeafId } from "../core/message.ts";
 import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
 import { Lane } from "./lane.ts";
 import type { LeafConnect, Store, Write } from "./ports.ts";
@@ -14,6 +14,8 @@ export interface Leaf {
   readonly id: LeafId;
   readonly lane: Lane;
   record: LeafRecord;
+  /** A commit of the record failed, and it may be on disk all the same: the next occasion writes, even what seems to be there. */
+  isUnsure: boolean;
   connected: boolean;
   /** The current connection asked for a clean session: nothing of it is kept. */
   isClean: boolean;
@@ -25,20 +27,11 @@ export interface Leaf {
   told: MissedDesired | undefined;
   /** What edgeHub took lately of its reported properties. */
   pushed: Pushed;
-  /** Paths of reported properties that the hub showed otherwise than it took them, in reads in a row, with what it took. */
-  resends: ReadonlyMap<string, Resends>;
-}
-
-export interface Resends {
-  readonly value: Json;
-  readonly count: number;
 }
 
 /** One request of one connection. */
 export interface HeldGet {
   readonly rid: string;
-  /** Ends the wait: it was answered, or its connection has gone. */
-  readonly end: AbortController;
 }
 
 export interface Naming {
@@ -125,15 +118,19 @@ export class Leaves {
 
   /** Commits the record (with what belongs to it), then makes it the leaf's. Call inside the leaf's lane. */
   async save(leaf: Leaf, record: LeafRecord, also: readonly Write[] = []): Promise<void> {
+    leaf.isUnsure = true;
     await this.#store.commit([{ kind: "leaf", record }, ...also]);
+    leaf.isUnsure = false;
     leaf.record = record;
   }
 
   /** Several leaves' records and more in one commit. Call while all their lanes stand still. */
   async saveAll(changes: ReadonlyMap<Leaf, LeafRecord>, also: readonly Write[]): Promise<void> {
-    const writes: Write[] = [...also];
-    for (const [leaf, record] of changes) if (record !== leaf.record) writes.push({ kind: "leaf", record });
+    const changed = [...changes].filter(([leaf, record]) => record !== leaf.record || leaf.isUnsure);
+    const writes: Write[] = [...also, ...changed.map(([, record]): Write => ({ kind: "leaf", record }))];
+    for (const [leaf] of changed) leaf.isUnsure = true;
     if (writes.length > 0) await this.#store.commit(writes);
+    for (const [leaf] of changed) leaf.isUnsure = false;
     for (const [leaf, record] of changes) leaf.record = record;
   }
 
@@ -173,13 +170,13 @@ export class Leaves {
       id: record.leafId,
       lane: new Lane(),
       record,
+      isUnsure: false,
       connected: false,
       isClean: false,
       channels: new Set(),
       heldGets: [],
       told: undefined,
       pushed: NOTHING_PUSHED,
-      resends: new Map(),
     };
     this.#byId.set(leaf.id, leaf);
     this.#byComponent.set(record.component, leaf);

@@ -5,6 +5,7 @@
 import type { Clock, Log, Store } from "./ports.ts";
 
 const HOUR_MS = 3_600_000;
+const RETRY_AFTER_MS = 5_000;
 
 export interface MachineMemoryOptions {
   readonly store: Store;
@@ -17,6 +18,7 @@ export interface MachineMemoryOptions {
 export class MachineMemory {
   readonly #options: MachineMemoryOptions;
   readonly #stopping = new AbortController();
+  #edgeHubNoted: Promise<void> = Promise.resolve();
 
   constructor(options: MachineMemoryOptions) {
     this.#options = options;
@@ -31,8 +33,29 @@ export class MachineMemory {
       await store.commit([{ kind: "meta", key: "boot-id", value: bootId }]);
   }
 
-  /** Another edgeHub than the one that retained messages were sent to, even if it was replaced while the gateway was down. */
-  async edgeHub(instance: string, changed: () => Promise<void>): Promise<void> {
+  /** Resolves when what follows from the edgeHub that was seen last was tried once. */
+  get edgeHubNoted(): Promise<void> {
+    return this.#edgeHubNoted;
+  }
+
+  /**
+   * Runs `changed` for another edgeHub than the one that retained messages were sent to, even if it was replaced while the gateway
+   * was down; again in a while when it rejects.
+   */
+  edgeHub(instance: string, changed: () => Promise<void>): void {
+    const { clock, log } = this.#options;
+    this.#edgeHubNoted = this.#edgeHubNoted
+      .then(() => this.#note(instance, changed))
+      .catch((error: unknown) => {
+        log.error({ error: String(error) }, "the resend after a restart of edgeHub failed, it is tried again");
+        clock.sleep(RETRY_AFTER_MS, this.#stopping.signal).then(
+          () => this.edgeHub(instance, changed),
+          () => undefined,
+        );
+      });
+  }
+
+  async #note(instance: string, changed: () => Promise<void>): Promise<void> {
     const { store } = this.#options;
     const before = await store.meta("edgehub-instance");
     if (before === instance) return;

@@ -126,6 +126,8 @@ export type WanState = "online" | "away" | "unknown";
 
 export interface WanWatch extends AsyncDisposable {
   open(handler: WanHandler): Promise<void>;
+  /** Asks edgeHub at once; the handler has heard what is new when this resolves. Takes seconds at most, never rejects. */
+  look(): Promise<void>;
   /**
    * `edgehub_gettwin_total{source="upstream"}` of our module, fresh from edgeHub; undefined when it cannot be had or proves
    * nothing (behind a parent edgeHub). A read came from the cloud when it rose around that read.

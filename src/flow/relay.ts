@@ -25,6 +25,7 @@ import type { Clock, Downstream, HubHandler, Log, Metrics, Store, Upstream, WanH
 import { RelayReport } from "./relay-report.ts";
 import { ReportedIntake } from "./reported-intake.ts";
 import { ReportedPush } from "./reported-push.ts";
+import { SilentRefusals } from "./silent-refusals.ts";
 import { type GatewayDesired, TwinApply } from "./twin-apply.ts";
 import { TwinSync } from "./twin-sync.ts";
 import { Uplink } from "./uplink.ts";
@@ -86,10 +87,21 @@ export class Relay implements AsyncDisposable {
     const leaves = new Leaves(options.store, options.naming);
     const guard = new ModelGuard({ ...options, policy: () => settings().modelCheck });
     const downlink = new Downlink({ ...options, leaves, dialectOf });
-    const forwarder = new Forwarder({ ...options, statusMessage: () => this.#statusMessage() });
+    const forwarder = new Forwarder({
+      ...options,
+      statusMessage: () => this.#statusMessage(),
+      lookAtEdgeHub: () => options.wan.look().then(() => this.#machine.edgeHubNoted),
+    });
     const cloudToDevice = new CloudToDevice({ ...options, leaves, downlink });
+    const refusals = new SilentRefusals({
+      ...options,
+      leaves,
+      changed: (leaf) => push.changed(leaf),
+      compareLater: () => this.#sync.compareLater(),
+    });
     const apply = new TwinApply({
       ...options,
+      refusals,
       leaves,
       downlink,
       budget: this.#budget,
@@ -118,8 +130,7 @@ export class Relay implements AsyncDisposable {
       ...options,
       leaves,
       cloudToDevice,
-      removeLeaf: (leaf) => life.remove(leaf),
-      confirmLeaf: (leaf) => life.confirm(leaf),
+      life,
       diagnostics: () => this.diagnostics(),
     });
     const commands = new Commands({
@@ -149,6 +160,7 @@ export class Relay implements AsyncDisposable {
       forwarder,
       push,
       apply,
+      refusals,
       readIntervalSecs: () => settings().twinReadIntervalSecs,
       synchronised: () => heldGets.answer(),
     });
@@ -286,15 +298,10 @@ export class Relay implements AsyncDisposable {
         this.#sync.wan(state);
       },
       edgeHubInstance: (instance) => {
-        const changed = async (): Promise<void> => {
+        this.#machine.edgeHub(instance, async () => {
           await this.#forwarder.edgeHubRestarted();
           this.#sync.requestRead();
-        };
-        this.#machine
-          .edgeHub(instance, changed)
-          .catch((error: unknown) =>
-            log.error({ error: String(error) }, "the resend after a restart of edgeHub failed"),
-          );
+        });
       },
       backlog: (messages) => {
         metrics.gauge("edgehub_backlog_messages", messages);

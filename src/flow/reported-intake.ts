@@ -5,6 +5,7 @@
 import { type LeafRecord, shownReportedVersion } from "../core/leaf.ts";
 import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject, LeafRequest } from "../core/message.ts";
+import { parseModulePath } from "../core/module-path.ts";
 import { clampAcknowledgements, isAcknowledgement, trackReported } from "../core/property-ack.ts";
 import { patchViolations } from "../core/twin-limits.ts";
 import { componentsIn, learnComponents, moduleView } from "../translate/pnp.ts";
@@ -52,7 +53,7 @@ export class ReportedIntake {
       this.#refuse(leaf, request.rid, next);
       return;
     }
-    if (next !== leaf.record) {
+    if (next !== leaf.record || leaf.isUnsure) {
       const viewBefore = moduleView(leaf.record, leaf.record.reported);
       try {
         await leaves.save(leaf, next);
@@ -121,7 +122,7 @@ export class ReportedIntake {
   #refuse(leaf: Leaf, rid: string, { status, reason }: Refusal): void {
     const { downlink, log, metrics } = this.#options;
     metrics.count("reported_refused_total", { status: String(status) });
-    log.warn({ leafId: leaf.id, reason: String(status), detail: reason }, "a reported patch was refused");
+    log.warn({ leafId: leaf.id, status, reason }, "a reported patch was refused");
     downlink.refuse(leaf, rid, status, reason);
   }
 }
@@ -131,10 +132,10 @@ function stillQuarantined(record: LeafRecord, changes: JsonObject): Readonly<Rec
   if (isEmpty(record.quarantined)) return record.quarantined;
   return Object.fromEntries(
     Object.entries(record.quarantined).filter(([path]) => {
-      const [component = "", property = ""] = path.split("/");
+      const [component, property] = parseModulePath(path);
       const change = Object.hasOwn(changes, component) ? changes[component] : undefined;
       if (change === undefined) return true;
-      return isJsonObject(change) && property !== "" && !Object.hasOwn(change, property);
+      return isJsonObject(change) && property !== undefined && !Object.hasOwn(change, property);
     }),
   );
 }

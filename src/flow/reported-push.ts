@@ -6,6 +6,7 @@
  */
 import { isEmpty, isJsonObject, jsonBytes, splitPatch } from "../core/merge-patch.ts";
 import type { Fault, Json, JsonObject } from "../core/message.ts";
+import { formatModulePath, type ModulePath, parseModulePath } from "../core/module-path.ts";
 import { notePush, withVanished } from "../core/pushed.ts";
 import { acceptPatch, owed } from "../core/reconcile.ts";
 import { MAX_PUSH_BYTES } from "../core/twin-limits.ts";
@@ -28,9 +29,6 @@ export interface ReportedPushOptions {
   /** The gateway's own component, pushed along with the leaves; undefined when nothing is owed. */
   readonly own: { owed(): JsonObject | undefined; accepted(patch: JsonObject): void };
 }
-
-/** One property of one component, or a whole component (its removal). */
-type Path = readonly [component: string, property?: string];
 
 export class ReportedPush {
   readonly #options: ReportedPushOptions;
@@ -129,7 +127,7 @@ export class ReportedPush {
 
   async #sendAll(patch: JsonObject, leaves: readonly Leaf[]): Promise<void> {
     const { parts, tooLarge } = splitPatch(patch, MAX_PUSH_BYTES);
-    for (const path of tooLarge) await this.#quarantine(pathOf(path), "larger than one patch may be");
+    for (const path of tooLarge) await this.#quarantine(parseModulePath(path), "larger than one patch may be");
     for (const part of parts) {
       const fault = await this.#send(part);
       if (fault === undefined) continue;
@@ -175,10 +173,10 @@ export class ReportedPush {
     }
   }
 
-  async #quarantine([component, property]: Path, reason: string): Promise<void> {
+  async #quarantine(at: ModulePath, reason: string): Promise<void> {
     const { leaves, log, metrics } = this.#options;
-    const leaf = leaves.ownerOf(component);
-    const path = property === undefined ? component : `${component}/${property}`;
+    const leaf = leaves.ownerOf(at[0]);
+    const path = formatModulePath(at);
     metrics.count("reported_quarantined_total");
     log.error(
       { leafId: leaf?.id, path, reason },
@@ -209,23 +207,18 @@ export function owedBy(leaf: Leaf): JsonObject {
   return withVanished(owed(view, record.accepted, record.quarantined), view, leaf.pushed.traces);
 }
 
-function pathOf(path: string): Path {
-  const at = path.indexOf("/");
-  return at < 0 ? [path] : [path.slice(0, at), path.slice(at + 1)];
-}
-
-function pathsOf(part: JsonObject): Path[] {
-  return Object.entries(part).flatMap(([component, value]): Path[] =>
+function pathsOf(part: JsonObject): ModulePath[] {
+  return Object.entries(part).flatMap(([component, value]): ModulePath[] =>
     isJsonObject(value)
       ? Object.keys(value)
           .filter((property) => property !== "__t")
-          .map((property): Path => [component, property])
+          .map((property): ModulePath => [component, property])
       : [[component]],
   );
 }
 
 /** The part of a patch that holds these paths only; a component keeps its marker. */
-function pick(part: JsonObject, paths: readonly Path[]): JsonObject {
+function pick(part: JsonObject, paths: readonly ModulePath[]): JsonObject {
   let picked: JsonObject = {};
   for (const [component, property] of paths) {
     const value = part[component];

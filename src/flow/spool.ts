@@ -2,6 +2,7 @@
  * The disk side of the outbox: groups appends into few synced commits, removes what the hub took in batches, keeps the quota.
  * Invariant: an entry is called stored only after its commit; an append and the eviction that makes room for it share one commit.
  */
+import { GatewayError } from "../core/errors.ts";
 import type { LeafId, OutboxEntry } from "../core/message.ts";
 import { type AdmissionPolicy, admit, entryBytes } from "../core/outbox.ts";
 import type { Clock, Log, Metrics, Store, Write } from "./ports.ts";
@@ -62,7 +63,7 @@ export class Spool {
     this.#options = options;
   }
 
-  /** Takes over what the store holds; again after entries were put back there by somebody else. */
+  /** Takes over what the store holds. */
   recount(): void {
     const usage = this.#options.store.usage();
     this.#bytes = usage.bytes;
@@ -116,6 +117,18 @@ export class Spool {
         this.#writing = this.#writing.then(() => this.#flushSettles());
       });
     }
+  }
+
+  /** Runs `work`, which changes the outbox on disk, between two groups: all that was settled is written before. */
+  exclusively(work: () => Promise<void>): Promise<void> {
+    const done = this.#writing.then(async () => {
+      await this.#flushSettles();
+      if (this.#settles.length > 0) throw new GatewayError("STORE_FAILED", "the disk does not take what was delivered");
+      await work();
+      this.recount();
+    });
+    this.#writing = done.catch(() => undefined);
+    return done;
   }
 
   /** Resolves when everything asked for so far was written (or refused by the disk). */

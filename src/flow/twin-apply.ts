@@ -33,6 +33,7 @@ import { allTogether } from "./lane.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics, Store, Write } from "./ports.ts";
 import { type ReadContext, settle } from "./settle.ts";
+import type { SilentRefusals } from "./silent-refusals.ts";
 
 /** The module's desired section as last synchronised. */
 export interface ModuleDesired {
@@ -55,6 +56,7 @@ export interface TwinApplyOptions {
   readonly downstream: Downstream;
   readonly store: Store;
   readonly budget: ReportedBudget;
+  readonly refusals: SilentRefusals;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -277,7 +279,7 @@ export class TwinApply {
     const components = new Set(Object.keys(outcome.record.components));
     const clamped = clampAcknowledgements(outcome.record.reported, components, version);
     const record = clamped === outcome.record.reported ? outcome.record : { ...outcome.record, reported: clamped };
-    return { ...outcome, record: settle(leaf, record, slice, context, this.#options) };
+    return { ...outcome, record: settle(leaf, record, slice, context, this.#options.refusals) };
   }
 
   #learn(record: LeafRecord, sections: readonly JsonObject[]): LeafRecord {

@@ -6,8 +6,10 @@
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch } from "../core/reconcile.ts";
 import type { Forwarder } from "./forwarder.ts";
+import type { Leaf } from "./leaves.ts";
 import type { Clock, Log, Metrics, TwinRead, Upstream, WanState, WanWatch } from "./ports.ts";
 import type { ReportedPush } from "./reported-push.ts";
+import type { SilentRefusals } from "./silent-refusals.ts";
 import type { TwinApply } from "./twin-apply.ts";
 
 export interface TwinSyncOptions {
@@ -16,6 +18,7 @@ export interface TwinSyncOptions {
   readonly forwarder: Forwarder;
   readonly push: ReportedPush;
   readonly apply: TwinApply;
+  readonly refusals: SilentRefusals;
   readonly clock: Clock;
   readonly random: () => number;
   readonly metrics: Metrics;
@@ -36,6 +39,9 @@ const SLOW_READ_MS = 15_000;
 /** Patches that wait for a read; with more of them they are forgotten, and what the read shows has a gap to the next one. */
 const MAX_HELD = 100;
 
+/** Who has answered a read. */
+type Source = "cloud" | "store" | "unknown";
+
 interface Held {
   readonly patch: JsonObject;
   readonly version: number;
@@ -53,10 +59,12 @@ export class TwinSync {
   #asked = 0;
   /** Desired patches are taken in one after the other. */
   #serial: Promise<void> = Promise.resolve();
-  #settleReadPlanned = false;
+  /** The cloud is to be compared with what was pushed, at this time; a comparison before it may be one more. */
+  #compareAtMs = Number.NEGATIVE_INFINITY;
+  #isWaitingToCompare = false;
   /** In a row; a few are worth asking again for. */
   #readsFromStore = 0;
-  /** On this link: what the first read makes us push is compared once. */
+  /** On this link, since the WAN was there: what the first read makes us push is compared once. */
   #hasCompared = false;
 
   constructor(options: TwinSyncOptions) {
@@ -91,7 +99,11 @@ export class TwinSync {
   wan(state: WanState): void {
     const before = this.#wan;
     this.#wan = state;
-    if (before === "away" && state !== "away") this.requestRead();
+    if (before !== "away" || state === "away") return;
+    // What edgeHub could not push meanwhile goes with the next patch or never, and its first answers may come from its store.
+    this.#readsFromStore = 0;
+    this.#hasCompared = false;
+    this.requestRead();
   }
 
   desired(patch: JsonObject, version: number): void {
@@ -213,20 +225,26 @@ export class TwinSync {
     }
     log.info({ version: desiredVersion, tookMs: read.tookMs, fromCloud }, "the module twin was read");
     synchronised();
+    await this.#takenIn(leaves, source);
+    return true;
+  }
+
+  async #takenIn(leaves: readonly Leaf[], source: Source): Promise<void> {
+    const { push, refusals } = this.#options;
+    if (source !== "store") await refusals.act();
     for (const leaf of leaves) push.changed(leaf);
     push.ownChanged();
-    if (fromCloud) this.#readsFromStore = 0;
+    if (source === "cloud") this.#readsFromStore = 0;
     else if (source === "store") this.#readAgainSoon();
     if (!this.#hasCompared) this.#planSettleRead();
     this.#hasCompared = true;
-    return true;
   }
 
   /**
    * Who has answered is told by edgeHub's counter of reads that the cloud answered. It also counts edgeHub's own reads of our twin,
    * so an answer that came only after a time-out is from the store, whatever the counter says.
    */
-  async #readTwin(): Promise<{ readonly read: TwinRead; readonly source: "cloud" | "store" | "unknown" }> {
+  async #readTwin(): Promise<{ readonly read: TwinRead; readonly source: Source }> {
     const { upstream, wan } = this.#options;
     const before = await wan.cloudReads();
     const read = await upstream.getTwin();
@@ -245,14 +263,26 @@ export class TwinSync {
     if (this.#readsFromStore <= MAX_READS_FROM_STORE) this.#wantLater(READ_AGAIN_MS * this.#readsFromStore);
   }
 
+  /** Asks for a read when edgeHub must have sent what it takes now. */
+  compareLater(): void {
+    this.#planSettleRead();
+  }
+
   /** What was pushed after the read is compared with the cloud when edgeHub must have sent it. */
   #planSettleRead(): void {
-    if (this.#settleReadPlanned) return;
-    this.#settleReadPlanned = true;
-    this.#options.clock.sleep(SETTLE_READ_MS, this.#stopping.signal).then(
+    this.#compareAtMs = this.#options.clock.steady() + SETTLE_READ_MS;
+    this.#waitToCompare();
+  }
+
+  #waitToCompare(): void {
+    const { clock } = this.#options;
+    if (this.#isWaitingToCompare) return;
+    this.#isWaitingToCompare = true;
+    clock.sleep(this.#compareAtMs - clock.steady(), this.#stopping.signal).then(
       () => {
-        this.#settleReadPlanned = false;
+        this.#isWaitingToCompare = false;
         this.#want();
+        if (clock.steady() < this.#compareAtMs) this.#waitToCompare();
       },
       () => undefined,
     );

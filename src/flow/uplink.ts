@@ -11,7 +11,7 @@ import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Forwarder } from "./forwarder.ts";
-import { forgetHeld, type HeldGets } from "./held-gets.ts";
+import type { HeldGets } from "./held-gets.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { ModelGuard } from "./model-guard.ts";
 import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
@@ -69,7 +69,7 @@ export class Uplink implements LeafHandler {
       leaf.connected = true;
       leaf.isClean = clean;
       leaf.channels = new Set();
-      forgetHeld(leaf);
+      leaf.heldGets = [];
       leaf.told = undefined;
       this.#openChannels(leaf, leaf.record.subscriptions);
     });
@@ -79,7 +79,7 @@ export class Uplink implements LeafHandler {
     await this.#withLeaf(leafId, async (leaf) => {
       const { leaves } = this.#options;
       // A clean session ends with its connection [MQTT-3.1.2-6].
-      if (!leaf.isClean && !sameSubscriptions(subscriptions, leaf.record.subscriptions))
+      if (!leaf.isClean && (leaf.isUnsure || !sameSubscriptions(subscriptions, leaf.record.subscriptions)))
         await leaves.save(leaf, { ...leaf.record, subscriptions });
       // The connection may have ended while the commit was under way.
       if (leaf.connected) this.#openChannels(leaf, subscriptions);
@@ -90,7 +90,7 @@ export class Uplink implements LeafHandler {
     await this.#withLeaf(leafId, (leaf) => {
       leaf.connected = false;
       leaf.channels = new Set();
-      forgetHeld(leaf);
+      leaf.heldGets = [];
       leaf.record = { ...leaf.record, lastSeenMs: this.#options.clock.now() };
     });
   }
@@ -113,9 +113,8 @@ export class Uplink implements LeafHandler {
       leaves.sha256Hex,
       settings().maxComponentsPerLeaf,
     );
-    const isSame = subscriptions.length === record.subscriptions.length && modelId === record.modelId;
-    if (!isNew && isSame && connect.dialect === record.dialect && naming === record) return;
     const next = { ...record, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
+    if (!isNew && !leaf.isUnsure && isSameConnect(record, next)) return;
     try {
       await leaves.save(leaf, isNew ? await apply.firstRecord(next) : next);
       if (isNew) apply.seen(leaf.record);
@@ -254,6 +253,15 @@ export class Uplink implements LeafHandler {
     const leaf = this.#options.leaves.get(leafId);
     if (leaf !== undefined) await leaf.lane.run(() => work(leaf));
   }
+}
+
+function isSameConnect(a: LeafRecord, b: LeafRecord): boolean {
+  return (
+    a.modelId === b.modelId &&
+    a.dialect === b.dialect &&
+    a.components === b.components &&
+    a.subscriptions.length === b.subscriptions.length
+  );
 }
 
 function sameSubscriptions(a: readonly Subscription[], b: readonly Subscription[]): boolean {

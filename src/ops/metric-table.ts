@@ -35,6 +35,10 @@ export const METRICS = {
   telemetry_received_total: { type: "counter", help: "Telemetry messages from leaves" },
   telemetry_accepted_total: { type: "counter", help: "Telemetry messages that edgeHub acknowledged" },
   telemetry_spilled_total: { type: "counter", help: "Telemetry messages that were written to disk" },
+  telemetry_retained_evicted_total: {
+    type: "counter",
+    help: "Retained telemetry messages that were forgotten early because the quota was full",
+  },
   telemetry_resent_total: { type: "counter", help: "Retained telemetry messages that were sent again" },
   telemetry_dropped_total: { type: "counter", help: "Telemetry messages that were given up", labels: ["reason"] },
   telemetry_set_aside_total: { type: "counter", help: "Telemetry messages that the hub refused for good" },

@@ -67,6 +67,10 @@ class EdgeHubWanWatch implements WanWatch {
     this.#running = Promise.all([this.#keep(() => this.#watchMetrics()), this.#keep(() => this.#watchLine())]);
   }
 
+  async look(): Promise<void> {
+    await this.#scrape();
+  }
+
   async cloudReads(): Promise<number | undefined> {
     // Telemetry stands still meanwhile: what was not there a few seconds ago is not waited for.
     if (this.#options.nested || this.#metricsMissing) return undefined;

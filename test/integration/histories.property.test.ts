@@ -90,8 +90,39 @@ const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
       { kind: "telemetry", leaf: 0, count: 1 },
     ],
   ],
+  [
+    "a record whose write failed and is on disk all the same is written again even when nothing seems to change",
+    [
+      { kind: "disconnect", leaf: 1 },
+      { kind: "disk", fails: 1, how: "fail-written" },
+      { kind: "connect", leaf: 1, clean: true },
+      { kind: "connect", leaf: 1, clean: false },
+      { kind: "desire", leaf: 1, part: false, patch: { p: "x" }, heard: false },
+      { kind: "kill", afterWrites: 0 },
+    ],
+  ],
+  [
+    "a removed leaf that is confirmed and never reads again hears what is desired",
+    [
+      { kind: "remove", leaf: 0, confirm: false },
+      { kind: "desire", leaf: 0, part: false, patch: { p: "x" }, heard: false },
+      { kind: "pass", ms: 0 },
+    ],
+  ],
+  [
+    "power-safe: what edgeHub took is not forgotten while its backlog was never seen empty",
+    [
+      { kind: "telemetry", leaf: 0, count: 1 },
+      { kind: "wan", state: "cut", told: false },
+      { kind: "pass", ms: 30_000 },
+      { kind: "kill", afterWrites: 0 },
+      { kind: "pass", ms: 130_000 },
+      { kind: "edge-restart", lose: true, toldAfter: false },
+      { kind: "report", leaf: 0, patch: {} },
+    ],
+  ],
 ];
 
-test.each(FOUND)("%s", async (_name, steps) => {
-  await live(steps);
+test.each(FOUND)("%s", async (name, steps) => {
+  await live(steps, name.startsWith("power-safe") ? { durability: "power-safe" } : {});
 });

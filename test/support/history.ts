@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import type { JsonObject } from "../../src/core/message.ts";
 import type { Misfortune } from "./faulty-store.ts";
+import { respelled } from "./model-edge.ts";
 import type { ModelLeaf } from "./model-leaves.ts";
 import { type RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
 
@@ -19,13 +20,16 @@ export type Step =
       readonly heard: boolean;
     }
   | { readonly kind: "acknowledge"; readonly leaf: number }
-  | { readonly kind: "connect"; readonly leaf: number }
+  | { readonly kind: "connect"; readonly leaf: number; readonly clean?: boolean }
   | { readonly kind: "disconnect"; readonly leaf: number }
   | { readonly kind: "link"; readonly state: "up" | "down" }
   | { readonly kind: "lose-answer" }
   | { readonly kind: "kill"; readonly afterWrites: number }
   | { readonly kind: "disk"; readonly fails: number; readonly how: "fail" | "fail-written" | 30 }
   | { readonly kind: "recreate" }
+  | { readonly kind: "wan"; readonly state: "cut" | "up"; readonly told: boolean }
+  | { readonly kind: "edge-restart"; readonly lose: boolean; readonly toldAfter: boolean }
+  | { readonly kind: "remove"; readonly leaf: number; readonly confirm: boolean }
   | { readonly kind: "pass"; readonly ms: number };
 
 const LEAVES = ["leaf1", "Leaf-2", "gateway"] as const;
@@ -63,13 +67,20 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("acknowledge" as const), leaf }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant("connect" as const), leaf }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("connect" as const),
+      leaf,
+      clean: fc.nat({ max: 4 }).map((n) => n === 4),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("disconnect" as const), leaf }) },
   {
     weight: 3,
     arbitrary: fc.record({
       kind: fc.constant("link" as const),
-      state: fc.constantFrom("up" as const, "down" as const),
+      state: fc.constantFrom("up" as const, "up" as const, "down" as const),
     }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("lose-answer" as const) }) },
@@ -84,8 +95,24 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("recreate" as const) }) },
   {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("wan" as const),
+      state: fc.constantFrom("cut" as const, "up" as const, "up" as const),
+      told: fc.boolean(),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant("edge-restart" as const), lose: fc.boolean(), toldAfter: fc.boolean() }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("remove" as const), leaf, confirm: fc.boolean() }) },
+  {
     weight: 5,
-    arbitrary: fc.record({ kind: fc.constant("pass" as const), ms: fc.constantFrom(0, 1, 60, 250, 3_000, 30_000) }),
+    arbitrary: fc.record({
+      kind: fc.constant("pass" as const),
+      ms: fc.constantFrom(0, 1, 60, 250, 3_000, 7_000, 30_000, 130_000),
+    }),
   },
 );
 
@@ -108,11 +135,15 @@ class History {
   readonly #world: RelayWorld;
   readonly #acknowledged = new Map<string, string[]>();
   readonly #pending: Promise<void>[] = [];
+  readonly #isPowerSafe: boolean;
+  /** Those that went away by themselves; the SDKs of the others come back at once. */
+  readonly #away = new Set<string>(LEAVES);
   #messages = 0;
   #life = 1;
 
   constructor(settings: Partial<typeof RELAY_SETTINGS>) {
-    this.#world = new RelayWorld({ settings });
+    this.#world = new RelayWorld({ settings, edge: true });
+    this.#isPowerSafe = settings.durability === "power-safe";
   }
 
   #leaf(at: number): ModelLeaf {
@@ -130,6 +161,7 @@ class History {
     const { hub } = this.#world;
     switch (each.kind) {
       case "report":
+        await this.#present(this.#leaf(each.leaf));
         this.#pending.push(
           this.#leaf(each.leaf)
             .report(each.patch)
@@ -138,6 +170,7 @@ class History {
         await this.#world.pass(0);
         break;
       case "telemetry":
+        await this.#present(this.#leaf(each.leaf));
         this.#telemetry(this.#leaf(each.leaf), each.count);
         await this.#world.pass(0);
         break;
@@ -151,10 +184,12 @@ class History {
         await this.#acknowledge(this.#leaf(each.leaf));
         break;
       case "connect":
-        this.#comeBack(this.#leaf(each.leaf));
+        this.#away.delete(this.#leaf(each.leaf).id);
+        this.#comeBack(this.#leaf(each.leaf), each.clean);
         await this.#world.pass(0);
         break;
       case "disconnect":
+        this.#away.add(this.#leaf(each.leaf).id);
         this.#pending.push(this.#leaf(each.leaf).disconnect());
         await this.#world.pass(0);
         break;
@@ -176,8 +211,20 @@ class History {
         hub.recreate();
         await this.#world.pass(0);
         break;
+      case "wan":
+        this.#wan(each.state, each.told);
+        await this.#world.pass(0);
+        break;
+      case "edge-restart":
+        await this.#restartEdge(each.lose, each.toldAfter);
+        break;
+      case "remove":
+        this.#remove(this.#leaf(each.leaf), each.confirm);
+        await this.#world.pass(0);
+        break;
       case "pass":
         await this.#world.pass(each.ms);
+        this.#world.wan.scrape();
         break;
     }
   }
@@ -187,11 +234,17 @@ class History {
     const world = this.#world;
     world.misfortune = () => "none";
     world.hub.mode = "good";
+    this.#wan("up", true);
     world.hub.link("up");
+    await world.pass(0);
+    for (const device of world.leaves.all()) this.#remove(device, true);
     for (const device of world.leaves.all()) this.#comeBack(device);
     await world.pass(60_000);
     for (const device of world.leaves.all()) this.#comeBack(device);
-    await world.pass(2_000_000);
+    for (let round = 0; round < 20; round += 1) {
+      world.wan.scrape();
+      await world.pass(100_000);
+    }
     for (const device of world.leaves.all()) {
       this.#checkTelemetry(device);
       // Before the twin is read for the comparison of what was reported: what the leaf was told must be enough.
@@ -200,14 +253,57 @@ class History {
     }
   }
 
-  /** A program that subscribes for the first time reads its twin, whatever it has heard already; later its SDK just comes back. */
-  #comeBack(device: ModelLeaf): void {
+  /**
+   * A program that subscribes for the first time reads its twin, whatever it has heard already; later its SDK just comes back. After
+   * a clean session it begins afresh.
+   */
+  #comeBack(device: ModelLeaf, clean = false): void {
     if (device.connected) return;
-    const isFirst = !device.hasSubscribed || device.desiredVersion === 0;
-    const reading = device
-      .connect({ subscribe: isFirst })
-      .then(async (isIn) => void (isIn && isFirst && (await device.read())));
+    const isFirst = clean || !device.hasSubscribed || device.desiredVersion === 0;
+    const reading = device.connect({ subscribe: isFirst, clean }).then(async (isIn) => {
+      if (clean) device.hasSubscribed = false;
+      if (isIn && isFirst) await device.read();
+    });
     this.#pending.push(reading);
+  }
+
+  async #present(device: ModelLeaf): Promise<void> {
+    if (device.connected || this.#away.has(device.id)) return;
+    this.#comeBack(device);
+    await this.#world.pass(0);
+  }
+
+  #wan(state: "cut" | "up", told: boolean): void {
+    const { hub, wan } = this.#world;
+    hub.wan(state);
+    // An outage that nobody noticed ends without a word, too.
+    if (state === "up") wan.tell("online");
+    else if (told) wan.tell("away");
+  }
+
+  /** Another edgeHub process; power-safe must survive that it has lost its telemetry too. */
+  async #restartEdge(lose: boolean, toldAfter: boolean): Promise<void> {
+    const { edge, hub, wan } = this.#world;
+    const wasUp = hub.isUp;
+    hub.link("down");
+    edge?.restart(lose ? (this.#isPowerSafe ? "all" : "twins") : "nothing");
+    if (!toldAfter) wan.scrape();
+    if (wasUp) hub.link("up");
+    await this.#world.pass(0);
+    wan.scrape();
+    await this.#world.pass(0);
+  }
+
+  /** By the gateway's own command, whose answer may be lost: nobody can say then what of the leaf's reports is left. */
+  #remove(device: ModelLeaf, confirm: boolean): void {
+    const forgotten = (): void => {
+      for (const key of Object.keys(device.reported)) device.uncertain.add(key);
+    };
+    if (!confirm) forgotten();
+    const done = this.#world.hub
+      .command(`gateway*${confirm ? "confirmLeaf" : "removeLeaf"}`, { leafId: device.id })
+      .then(() => (confirm ? undefined : forgotten()));
+    this.#pending.push(done);
   }
 
   async close(): Promise<void> {
@@ -230,6 +326,7 @@ class History {
   }
 
   async #acknowledge(device: ModelLeaf): Promise<void> {
+    await this.#present(device);
     const { part, ...root } = device.desired;
     const acknowledged = (section: JsonObject): JsonObject =>
       Object.fromEntries(
@@ -298,7 +395,8 @@ class History {
         .map(([key, section]) => [key, section as JsonObject] as const),
     );
     // A component that has nothing left may stay as its marker.
-    const clean = (sections: Record<string, JsonObject>): string => JSON.stringify(sorted(withoutBare(sections)));
+    const clean = (sections: Record<string, JsonObject>): string =>
+      JSON.stringify(sorted(withoutBare(respelled(sections))));
     if (clean(shown) !== clean(expected)) {
       throw new Error(
         `G2: the hub shows ${JSON.stringify(shown)} for ${device.id}, the leaf's twin is ${JSON.stringify(own)}`,
@@ -317,7 +415,7 @@ class History {
     const { [name]: root = {}, [`${name}__part`]: part } = this.#world.hub.desired;
     const { __t: _marker, ...properties } = root as JsonObject;
     const wanted = { ...properties, ...(part === undefined ? {} : { part: { ...(part as JsonObject), __t: "c" } }) };
-    const clean = (section: JsonObject): string => JSON.stringify(sorted(withoutBare(section)));
+    const clean = (section: JsonObject): string => JSON.stringify(sorted(withoutBare(respelled(section))));
     if (clean(device.desired) !== clean(wanted)) {
       throw new Error(
         `G3: ${device.id} has ${clean(device.desired)}, the hub wants ${clean(wanted)} (life ${this.#life})`,

@@ -11,8 +11,10 @@ import type {
   TwinRead,
   Upstream,
   WanHandler,
+  WanState,
   WanWatch,
 } from "../../src/flow/ports.ts";
+import type { ModelEdge } from "./model-edge.ts";
 
 /** The merge of IoT Hub, written again on purpose: a mistake in ours must not agree with itself. */
 export function hubMerge(target: JsonObject, patch: JsonObject): JsonObject {
@@ -49,6 +51,8 @@ const PUSH_AFTER_MS = 5_500;
 const DOWN: Outcome = { kind: "failed", fault: { kind: "transient", reason: "the link is down" } };
 
 export class ModelHub implements Upstream {
+  /** With it, the hub is the cloud and edgeHub stands in front of it. */
+  edge: ModelEdge | undefined;
   desired: JsonObject = {};
   version = 1;
   /** What the cloud has; reads show this, and not what edgeHub has yet to send there. */
@@ -75,6 +79,8 @@ export class ModelHub implements Upstream {
   #up = false;
   #links = 0;
   #slowed: (() => void)[] = [];
+  /** A read that hangs: edgeHub answers nothing else on that connection before it. */
+  #hanging: PromiseWithResolvers<void> | undefined;
   #commands = new AbortController();
 
   constructor(clock: Clock) {
@@ -96,6 +102,7 @@ export class ModelHub implements Upstream {
     if (!this.#up) {
       this.#commands.abort();
       this.#commands = new AbortController();
+      this.#unhang();
       this.release();
     }
     this.#handler.link(state);
@@ -107,7 +114,8 @@ export class ModelHub implements Upstream {
 
   async send(_output: string, message: Telemetry): Promise<Outcome> {
     return this.#call("messages", () => {
-      this.telemetry.push(message);
+      if (this.edge === undefined) this.telemetry.push(message);
+      else this.edge.take(message);
       return { kind: "accepted" };
     });
   }
@@ -117,10 +125,15 @@ export class ModelHub implements Upstream {
     if (reason !== undefined && this.#up) return { kind: "failed", fault: { kind: "rejected", reason } };
     return this.#call("patches", () => {
       this.patches.push(patch);
-      if (this.#unsent === undefined) this.#sendLater();
-      this.#unsent = pendingMerge(this.#unsent ?? {}, patch);
+      if (this.edge === undefined) this.#take(patch);
+      else this.edge.patch(patch);
       return { kind: "accepted" };
     });
+  }
+
+  #take(patch: JsonObject): void {
+    if (this.#unsent === undefined) this.#sendLater();
+    this.#unsent = pendingMerge(this.#unsent ?? {}, patch);
   }
 
   /** edgeHub's container is made anew: what it had not sent yet is gone. */
@@ -138,6 +151,7 @@ export class ModelHub implements Upstream {
 
   async getTwin(): Promise<TwinRead> {
     this.reads += 1;
+    if (this.edge !== undefined) return this.#readThrough(this.edge);
     const read: { twin: TwinRead | undefined } = { twin: undefined };
     const outcome = await this.#call("reads", () => {
       read.twin = {
@@ -160,7 +174,20 @@ export class ModelHub implements Upstream {
   desire(patch: JsonObject): void {
     this.desired = hubMerge(this.desired, patch);
     this.version += 1;
-    if (this.#up && !this.deaf) this.#handler?.desired(patch, this.version);
+    if (this.deaf) return;
+    const heard = this.edge === undefined ? { patch, version: this.version } : this.edge.desired(patch, this.version);
+    this.#notify(heard);
+  }
+
+  /** The line between edgeHub and the cloud. */
+  wan(state: "cut" | "up"): void {
+    if (this.edge === undefined) return;
+    if (state === "cut") this.edge.line = "cut";
+    else if (this.edge.line === "cut") this.#notify(this.edge.resume());
+  }
+
+  #notify(heard: { readonly patch: JsonObject; readonly version: number } | undefined): void {
+    if (this.#up && heard !== undefined) this.#handler?.desired(heard.patch, heard.version);
   }
 
   /** The identity was deleted and made again: everything starts at 1. */
@@ -185,6 +212,7 @@ export class ModelHub implements Upstream {
   detach(): void {
     this.#up = false;
     this.#handler = undefined;
+    this.#unhang();
     this.release();
   }
 
@@ -193,9 +221,32 @@ export class ModelHub implements Upstream {
     this.#handler = undefined;
   }
 
+  async #readThrough(edge: ModelEdge): Promise<TwinRead> {
+    const failed: TwinRead = { kind: "failed", fault: { kind: "transient", reason: "no answer" } };
+    if ((await this.#call("reads", () => ({ kind: "accepted" }))).kind === "failed") return failed;
+    const hanging = Promise.withResolvers<void>();
+    this.#hanging = hanging;
+    const read: { twin: TwinRead | undefined } = { twin: undefined };
+    const answered = edge.read().then(({ tookMs, ...twin }) => {
+      read.twin = { kind: "read", twin, tookMs };
+    });
+    await Promise.race([answered, hanging.promise]);
+    if (this.#hanging === hanging) this.#unhang();
+    return read.twin ?? failed;
+  }
+
+  #unhang(): void {
+    this.#hanging?.resolve();
+    this.#hanging = undefined;
+  }
+
   async #call(what: "messages" | "patches" | "reads", work: () => Outcome): Promise<Outcome> {
     if (!this.#up) return DOWN;
     const [handler, link] = [this.#handler, this.#links];
+    while (this.#hanging !== undefined) {
+      await this.#hanging.promise;
+      if (!this.#up || this.#links !== link || this.#handler !== handler) return DOWN;
+    }
     if (this.mode === "refuse") return { kind: "failed", fault: { kind: "throttled", reason: "told to refuse" } };
     const outcome = work();
     if (this.mode === "lose-answer") {
@@ -216,17 +267,43 @@ export class ModelWan implements WanWatch {
   reads: number | undefined = 0;
   /** So many reads from now on are answered from edgeHub's store, and its counter stands still. */
   fromStore = 0;
+  /** With it, its metrics are what is seen. */
+  edge: ModelEdge | undefined;
+  #state: WanState = "unknown";
 
   async open(handler: WanHandler): Promise<void> {
     this.handler = handler;
+    this.scrape();
+    if (this.#state !== "unknown") handler.wan(this.#state);
+  }
+
+  tell(state: WanState): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.handler?.wan(state);
+  }
+
+  /** One look at edgeHub's metrics. */
+  scrape(): void {
+    if (this.edge === undefined) return;
+    this.handler?.edgeHubInstance(String(this.edge.instance));
+    this.handler?.backlog(this.edge.backlog);
   }
 
   async cloudReads(): Promise<number | undefined> {
     if (this.reads === undefined) return undefined;
+    if (this.edge !== undefined) {
+      this.scrape();
+      return this.edge.cloudReads;
+    }
     // Asked before and after each read.
     if (this.fromStore > 0) this.fromStore -= 0.5;
     else this.reads += 1;
     return this.reads;
+  }
+
+  async look(): Promise<void> {
+    this.scrape();
   }
 
   readTook(): void {}

@@ -9,6 +9,7 @@ import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
 import { FaultyStore, type Misfortune } from "./faulty-store.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { emptyDisk, MemoryStore } from "./memory-store.ts";
+import { ModelEdge } from "./model-edge.ts";
 import { ModelHub, ModelWan } from "./model-hub.ts";
 import { ModelLeaves } from "./model-leaves.ts";
 
@@ -45,6 +46,8 @@ export interface WorldOptions {
   readonly models?: Models;
   readonly log?: Log;
   readonly metrics?: Metrics;
+  /** An edgeHub between the gateway and the hub. */
+  readonly edge?: boolean;
 }
 
 export class RelayWorld implements AsyncDisposable {
@@ -52,6 +55,7 @@ export class RelayWorld implements AsyncDisposable {
   readonly hub = new ModelHub(this.clock);
   readonly wan = new ModelWan();
   readonly leaves = new ModelLeaves();
+  readonly edge: ModelEdge | undefined;
   settings: RelaySettings;
   /** What outlives a process. */
   readonly disk = emptyDisk();
@@ -67,6 +71,9 @@ export class RelayWorld implements AsyncDisposable {
     this.#options = options;
     this.settings = { ...RELAY_SETTINGS, ...options.settings };
     this.store = this.#openStore();
+    if (options.edge === true) this.edge = new ModelEdge(this.hub, this.clock);
+    this.hub.edge = this.edge;
+    this.wan.edge = this.edge;
   }
 
   async start(): Promise<Relay> {
@@ -99,6 +106,7 @@ export class RelayWorld implements AsyncDisposable {
     this.store.crash();
     this.leaves.detach();
     this.hub.detach();
+    this.wan.handler = undefined;
     this.relay = undefined;
     this.store = this.#openStore();
   }

@@ -1,0 +1,139 @@
+/**
+ * Reported properties that edgeHub takes with 204 and the cloud refuses. Nobody is told, and edgeHub merges everything later into the
+ * refused patch and sends it again for ever, so one bad property stops all leaves' [iothub-mqtt.md 12.2]. What a read from the cloud
+ * keeps not showing is suspect: half of it is taken back with nulls, until the rest passes; then it is tried again, half by half,
+ * until the guilty property stands alone. Invariants: a property is judged by reads that must show it; none is resent for ever.
+ */
+import type { LeafRecord } from "../core/leaf.ts";
+import { diff, isJsonObject } from "../core/merge-patch.ts";
+import type { Json, JsonObject } from "../core/message.ts";
+import { formatModulePath, parseModulePath, valueAt, withPaths } from "../core/module-path.ts";
+import { HELD_BACK, heldBackPaths, REFUSED_SILENTLY } from "../core/reconcile.ts";
+import { sameValue } from "../core/same-value.ts";
+import { moduleView } from "../translate/pnp.ts";
+import type { Leaf, Leaves } from "./leaves.ts";
+import type { Log, Metrics } from "./ports.ts";
+
+/** A push may fail for other reasons, and goes with the next patch then. */
+const MAX_RESENDS = 5;
+
+export interface SilentRefusalsOptions {
+  readonly leaves: Leaves;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** The leaf owes the hub something. */
+  readonly changed: (leaf: Leaf) => void;
+  /** Asks for a read when edgeHub must have pushed what goes up now. */
+  readonly compareLater: () => void;
+}
+
+interface Suspect {
+  readonly leaf: Leaf;
+  readonly path: string;
+  readonly value: Json;
+  /** Reads in a row that did not show it. */
+  readonly unshown: number;
+}
+
+/** One leaf's part of the module's reported section. */
+export interface Comparison {
+  /** As edgeHub has taken it. */
+  readonly taken: JsonObject;
+  /** As the read shows it. */
+  readonly shown: JsonObject;
+  /** The same with pushes that are too fresh to show. */
+  readonly hub: JsonObject;
+  /** As it is to be, without what is held back. */
+  readonly view: JsonObject;
+}
+
+export class SilentRefusals {
+  readonly #options: SilentRefusalsOptions;
+  readonly #suspects = new Map<string, Suspect>();
+
+  constructor(options: SilentRefusalsOptions) {
+    this.#options = options;
+  }
+
+  /** Call for each leaf with what a read shows of it. */
+  compared(leaf: Leaf, { hub, shown, taken, view }: Comparison): void {
+    const notShown = new Set(missingPaths(shown, view));
+    for (const [path, suspect] of this.#suspects)
+      if (suspect.leaf === leaf && !notShown.has(path)) this.#suspects.delete(path);
+    // What is too fresh to show is not missed yet.
+    for (const path of missingPaths(hub, view)) {
+      const value = valueAt(taken, parseModulePath(path));
+      if (value === undefined || !sameValue(value, valueAt(view, parseModulePath(path)) ?? null)) continue;
+      const before = this.#suspects.get(path);
+      const isSame = before !== undefined && sameValue(before.value, value);
+      this.#suspects.set(path, { leaf, path, value, unshown: isSame ? before.unshown + 1 : 1 });
+    }
+  }
+
+  /** What follows from a read; call when it was taken in. */
+  async act(): Promise<void> {
+    const suspects = [...this.#suspects.values()];
+    const over = suspects.filter(({ unshown }) => unshown > MAX_RESENDS);
+    const held = this.#held();
+    const [first] = over;
+    if (first !== undefined && suspects.length === 1) await this.#takeBack(first, REFUSED_SILENTLY);
+    else if (first !== undefined)
+      for (const suspect of over.slice(0, Math.ceil(over.length / 2))) await this.#takeBack(suspect, HELD_BACK);
+    else if (suspects.length === 0)
+      for (const [leaf, path] of held.slice(0, Math.ceil(held.length / 2))) await this.#tryAgain(leaf, path);
+    if (suspects.length > 0 || held.length > 0) this.#options.compareLater();
+  }
+
+  #held(): (readonly [Leaf, string])[] {
+    return [...this.#options.leaves.all()].flatMap((leaf) =>
+      heldBackPaths(leaf.record.quarantined)
+        .filter((path) => leaf.record.quarantined[path] === HELD_BACK)
+        .map((path) => [leaf, path] as const),
+    );
+  }
+
+  async #takeBack({ leaf, path }: Suspect, reason: string): Promise<void> {
+    const { changed, leaves, log, metrics } = this.#options;
+    this.#suspects.delete(path);
+    if (reason === REFUSED_SILENTLY) {
+      metrics.count("reported_quarantined_total");
+      log.error(
+        { leafId: leaf.id, path, reason },
+        "a reported property does not stay at the hub, it is not sent again until it changes",
+      );
+    } else
+      log.warn(
+        { leafId: leaf.id, path },
+        "reported properties do not reach the hub, some are held back to find out why",
+      );
+    await leaf.lane.run(() => {
+      const { record } = leaf;
+      // edgeHub still has it and must be told a null, whatever the cloud shows.
+      const accepted = withPaths(record.accepted, moduleView(record, record.reported), [path]);
+      return leaves.save(leaf, { ...record, accepted, quarantined: { ...record.quarantined, [path]: reason } });
+    });
+    changed(leaf);
+  }
+
+  async #tryAgain(leaf: Leaf, path: string): Promise<void> {
+    const { changed, leaves } = this.#options;
+    await leaf.lane.run(() => leaves.save(leaf, released(leaf.record, path)));
+    // It was resent often enough: not to be seen once more condemns it.
+    const value = valueAt(moduleView(leaf.record, leaf.record.reported), parseModulePath(path));
+    if (value !== undefined) this.#suspects.set(path, { leaf, path, value, unshown: MAX_RESENDS });
+    changed(leaf);
+  }
+}
+
+function released(record: LeafRecord, path: string): LeafRecord {
+  return {
+    ...record,
+    quarantined: Object.fromEntries(Object.entries(record.quarantined).filter(([at]) => at !== path)),
+  };
+}
+
+function missingPaths(shown: JsonObject, view: JsonObject): string[] {
+  return Object.entries(diff(shown, view, sameValue)).flatMap(([component, properties]) =>
+    isJsonObject(properties) ? Object.keys(properties).map((property) => formatModulePath([component, property])) : [],
+  );
+}
