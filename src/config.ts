@@ -63,6 +63,11 @@ const KEYS = {
   maxHeldPerLeaf: { schema: positive, value: 32, live: false },
   maxMessagesPerSecPerLeaf: { schema: positive, value: 200, live: false },
   maxBytesPerSecPerLeaf: { schema: positive, value: 2_097_152, live: false },
+  maxMessageBytes: { schema: positive.max(262_144), value: 262_144, live: false },
+  maxTopicBytes: { schema: positive.max(65_535), value: 65_535, live: false },
+  maxTopicLevels: { schema: positive, value: 32, live: false },
+  maxDeliveriesPerLeaf: { schema: positive, value: 128, live: false },
+  maxUnreadBytesPerLeaf: { schema: positive, value: 1_048_576, live: false },
   connectTimeoutMs: { schema: positive, value: 30_000, live: false },
   tlsHandshakeTimeoutMs: { schema: positive, value: 20_000, live: false },
   // telemetry

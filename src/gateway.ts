@@ -92,6 +92,7 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     changed: ({ config, problems, report }) => {
       settings = relaySettings(config);
       rawLog.setLevel(config.logLevel);
+      judgeAgain();
       for (const problem of problems) {
         metrics.count("config_problems_total");
         log.warn({ problem }, "a desired configuration value was refused");
@@ -116,8 +117,13 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
   });
   const security = { config: base, credentials, clock, log, metrics };
   const certificates = stack.use(await openServerCertificates(security));
+  // Called only once leaves can be connected.
+  const judgeAgain = (): void =>
+    void broker
+      .reauthenticate()
+      .catch((error: unknown) => log.error({ error: String(error) }, "leaves could not be judged again"));
   const authenticator = stack.use(
-    openLeafAuthenticator({ ...security, denied: () => live.config.deniedLeaves, clockIsSet }),
+    openLeafAuthenticator({ ...security, denied: () => live.config.deniedLeaves, clockIsSet, changed: judgeAgain }),
   );
   const broker = createBroker({
     dialects,
@@ -226,8 +232,11 @@ function brokerLimits(config: Config): Parameters<typeof createBroker>[0]["limit
     maxBytesPerSec: config.maxBytesPerSecPerLeaf,
     connectTimeoutMs: config.connectTimeoutMs,
     tlsHandshakeTimeoutMs: config.tlsHandshakeTimeoutMs,
-    maxDeliveries: 128,
-    maxUnreadBytes: 1_048_576,
+    maxDeliveries: config.maxDeliveriesPerLeaf,
+    maxUnreadBytes: config.maxUnreadBytesPerLeaf,
+    maxMessageBytes: config.maxMessageBytes,
+    maxTopicBytes: config.maxTopicBytes,
+    maxTopicLevels: config.maxTopicLevels,
   };
 }
 

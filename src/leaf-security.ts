@@ -7,7 +7,12 @@ import { readFileSync } from "node:fs";
 import type { Config } from "./config.ts";
 import { GatewayError } from "./core/errors.ts";
 import { createLeafAuthenticator } from "./downstream/leaf-auth.ts";
-import { type LeafSecrets, type LeafSecretsResult, parseLeafSecrets } from "./downstream/leaf-secrets.ts";
+import {
+  type LeafSecretFiles,
+  type LeafSecrets,
+  type LeafSecretsResult,
+  parseLeafSecrets,
+} from "./downstream/leaf-secrets.ts";
 import type { CertificateSource, ServerCertificate } from "./downstream/listeners.ts";
 import type { Clock, LeafAuthenticator, Log, Metrics } from "./flow/ports.ts";
 import { createCertificateSource } from "./upstream/certificate-source.ts";
@@ -28,7 +33,8 @@ export interface ServerCertificates extends AsyncDisposable {
 
 /** Mounted files are looked at so often: file events do not cross every kind of mount. */
 const LOOK_AGAIN_MS = 10_000;
-const DAY_MS = 24 * 3_600_000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 /** Hosts that leaves dial: what the configuration says, else the name of the Edge device. */
 function serverNames(config: Config, { identity }: ModuleCredentials): readonly string[] {
@@ -67,7 +73,7 @@ async function fromWorkload({
     random: Math.random,
   });
   const kept = new Kept<readonly ServerCertificate[]>(await issuer.open((next) => kept.replace(next)));
-  const watch = watchExpiry(kept, clock, metrics);
+  const watch = watchExpiry(kept, { clock, log, metrics });
   return { source: sourceOf(kept), [Symbol.asyncDispose]: () => disposeBoth(watch, issuer) };
 }
 
@@ -102,30 +108,41 @@ async function fromFiles({
       log.warn({ error: String(error) }, "the mounted server certificate cannot be used, the old one stays");
     }
   });
-  const watch = watchExpiry(kept, clock, metrics);
+  const watch = watchExpiry(kept, { clock, log, metrics });
   return { source: sourceOf(kept), [Symbol.asyncDispose]: () => disposeBoth(watch, reading) };
 }
 
+interface LeafAuthenticatorOptions extends LeafSecurityOptions {
+  readonly denied: () => readonly string[];
+  readonly clockIsSet: () => boolean;
+  /** The files say something else than before: who was let in may not be now. */
+  readonly changed: () => void;
+}
+
 /** Who may connect, by the configuration and by files whose changes take effect without a restart. */
-export function openLeafAuthenticator(
-  options: LeafSecurityOptions & { readonly denied: () => readonly string[]; readonly clockIsSet: () => boolean },
-): LeafAuthenticator & AsyncDisposable {
-  const { clock, clockIsSet, config, credentials, denied, log } = options;
-  const files = () =>
-    parseLeafSecrets({
-      leafKeys: textOf(config.leafKeysFile),
-      groupKey: textOf(config.groupKeyFile),
-      leafThumbprints: textOf(config.leafThumbprintsFile),
-      leafCa: textOf(config.leafCaFile),
-    });
+export function openLeafAuthenticator(options: LeafAuthenticatorOptions): LeafAuthenticator & AsyncDisposable {
+  const { changed, clock, clockIsSet, config, credentials, denied, log } = options;
   let secrets: LeafSecrets | undefined;
-  const read = (): void => {
-    const result = attempt(files);
+  let before: LeafSecretFiles | undefined;
+  const read = (): boolean => {
+    const result = attempt(() => {
+      const files = readSecretFiles(config);
+      if (before !== undefined && sameFiles(files, before)) return undefined;
+      const parsed = parseLeafSecrets(files);
+      if (parsed.kind === "ok") before = files;
+      return parsed;
+    });
+    if (result === undefined) return false;
     if (result.kind === "ok") secrets = result.secrets;
     else log.error({ problems: result.problems }, "the leaves' keys cannot be read, those from before stay");
+    return result.kind === "ok";
   };
   read();
-  const reading = repeat(clock, LOOK_AGAIN_MS, read);
+  const reading = repeat(clock, LOOK_AGAIN_MS, () => {
+    if (!read()) return;
+    log.info({}, "the leaves' keys have changed");
+    changed();
+  });
   const hostNames = [...config.hubHostNames, credentials.identity.hubHostName, ...serverNames(config, credentials)];
   const authenticator = createLeafAuthenticator({
     mode: config.authMode,
@@ -141,7 +158,25 @@ export function openLeafAuthenticator(
   };
 }
 
-function attempt(read: () => LeafSecretsResult): LeafSecretsResult {
+function readSecretFiles(config: Config): LeafSecretFiles {
+  return {
+    leafKeys: textOf(config.leafKeysFile),
+    groupKey: textOf(config.groupKeyFile),
+    leafThumbprints: textOf(config.leafThumbprintsFile),
+    leafCa: textOf(config.leafCaFile),
+  };
+}
+
+function sameFiles(a: LeafSecretFiles, b: LeafSecretFiles): boolean {
+  return (
+    a.leafKeys === b.leafKeys &&
+    a.groupKey === b.groupKey &&
+    a.leafThumbprints === b.leafThumbprints &&
+    a.leafCa === b.leafCa
+  );
+}
+
+function attempt(read: () => LeafSecretsResult | undefined): LeafSecretsResult | undefined {
   try {
     return read();
   } catch (error) {
@@ -176,11 +211,31 @@ function sourceOf(kept: Kept<readonly ServerCertificate[]>): CertificateSource {
   return { current: () => kept.value, onChange: (listener) => kept.onChange(listener) };
 }
 
-function watchExpiry(kept: Kept<readonly ServerCertificate[]>, clock: Clock, metrics: Metrics): AsyncDisposable {
+/** Renewed certificates never get there: with so little of its life left something is wrong. */
+const WARN_BELOW = 0.2;
+
+/** Shows the days left, and warns each hour while a certificate is near its end or beyond. */
+function watchExpiry(
+  kept: Kept<readonly ServerCertificate[]>,
+  { clock, log, metrics }: Pick<LeafSecurityOptions, "clock" | "log" | "metrics">,
+): AsyncDisposable {
+  const saidAtMs = new Map<string, number>();
+  const isNews = (serverName: string): boolean => {
+    const nowMs = clock.steady();
+    if (nowMs - (saidAtMs.get(serverName) ?? Number.NEGATIVE_INFINITY) < HOUR_MS) return false;
+    saidAtMs.set(serverName, nowMs);
+    return true;
+  };
   const show = (): void => {
     for (const { chain, serverName } of kept.value) {
-      const days = (Date.parse(new X509Certificate(chain).validTo) - clock.now()) / DAY_MS;
-      metrics.gauge("certificate_days_left", days, { server_name: serverName });
+      const { validFrom, validTo } = new X509Certificate(chain);
+      const [fromMs, untilMs] = [Date.parse(validFrom), Date.parse(validTo)];
+      const leftMs = untilMs - clock.now();
+      metrics.gauge("certificate_days_left", leftMs / DAY_MS, { server_name: serverName });
+      const about = { serverName, until: new Date(untilMs).toISOString() };
+      if (leftMs >= WARN_BELOW * (untilMs - fromMs) || !isNews(serverName)) continue;
+      if (leftMs <= 0) log.error(about, "a server certificate has expired: leaves cannot connect");
+      else log.warn(about, "a server certificate is near its end and was not renewed");
     }
   };
   show();

@@ -6,13 +6,14 @@ import type { LeafId } from "../core/message.ts";
 import type { Authentication, Clock, LeafAuthenticator, LeafConnect, LeafHandler, Metrics } from "../flow/ports.ts";
 import type { ConnectParse, Dialect } from "../translate/dialect.ts";
 import type { Claim, LeafConnection } from "./connection.ts";
-import { type LeafLimits, Slowdown } from "./limits.ts";
+import { type Allowances, type LeafLimits, Slowdown } from "./limits.ts";
+import type { RefusalReason } from "./refusals.ts";
 import { Turnstile } from "./turnstile.ts";
 
 export type Verdict =
   | { readonly kind: "accepted" }
-  /** `reason` is a label, `detail` for people. */
-  | { readonly kind: "refused"; readonly code: 3 | 5; readonly reason: string; readonly detail: string }
+  /** `detail` is for people. */
+  | { readonly kind: "refused"; readonly code: 3 | 5; readonly reason: RefusalReason; readonly detail: string }
   /** The leaf did not wait for the answer. */
   | { readonly kind: "gone" };
 
@@ -23,7 +24,9 @@ export interface AdmissionOptions {
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly handler: LeafHandler;
-  readonly connections: () => number;
+  readonly allowances: Allowances;
+  /** That are let in. Whoever has not shown its credentials counts at the door only, or strangers could keep leaves out. */
+  readonly leaves: () => number;
   /** The connection that the leaf has now. */
   readonly current: (leaf: LeafId) => LeafConnection | undefined;
 }
@@ -53,6 +56,13 @@ export class Admission {
     this.#penalties.strike(leaf, this.#options.clock.steady());
   }
 
+  /** Whether the leaf may still be there: undefined, or why not. Whatever may be different in a minute changes nothing. */
+  async objection(connection: LeafConnection): Promise<string | undefined> {
+    if (connection.leaf === undefined) return undefined;
+    const authentication = await this.#authenticate(connection, connection.leaf.leafId, connection.password);
+    return authentication.kind === "refused" && authentication.code === 5 ? authentication.reason : undefined;
+  }
+
   async judge(connection: LeafConnection, claim: Claim, password: Uint8Array | undefined): Promise<Verdict> {
     const identity = this.#identify(claim);
     if (identity.kind === "refused") return refused(identity.code, "identity", identity.reason);
@@ -61,8 +71,6 @@ export class Admission {
     const leaf: LeafConnect = { leafId, modelId, dialect: dialect.name, clean: claim.clean, remoteAddress };
     connection.leaf = leaf;
     connection.dialect = dialect;
-    if (this.#options.connections() > this.#options.limits.maxConnections)
-      return refused(3, "overloaded", "as many connections as there may be");
     const authentication = await this.#authenticate(connection, leafId, password);
     if (authentication.kind === "refused")
       return refused(
@@ -70,7 +78,11 @@ export class Admission {
         authentication.code === 5 ? "credentials" : "not-ready",
         authentication.reason,
       );
+    const { current, leaves, limits } = this.#options;
+    if (leaves() >= limits.maxConnections && current(leafId) === undefined)
+      return refused(3, "overloaded", "as many leaves are connected as may be");
     connection.closeAtMs = authentication.closeAtMs;
+    connection.password = password;
     const alone = await this.#alone(connection, leafId);
     return alone ?? this.#admit(connection, leaf, dialect);
   }
@@ -98,11 +110,11 @@ export class Admission {
     if (leave === "gone") return GONE;
     if (leave === "full") return refused(3, "crowded", "too many connects of one leaf at once");
     connection.entered(leave);
-    const { clock, current, metrics } = this.#options;
+    const { allowances, clock, current, metrics } = this.#options;
     const rival = current(leafId);
     if (rival !== undefined && !rival.isOver) this.#fights.strike(leafId, clock.steady());
     const nowMs = clock.steady();
-    const waitMs = Math.max(this.#fights.waitMs(leafId, nowMs), this.#penalties.waitMs(leafId, nowMs));
+    const waitMs = Math.max(...[this.#fights, this.#penalties, allowances].map((brake) => brake.waitMs(leafId, nowMs)));
     if (waitMs > 0) {
       metrics.count("leaf_connects_delayed_total");
       // Only the connection's end cuts the sleep short; that is seen below.
@@ -127,6 +139,6 @@ export class Admission {
   }
 }
 
-function refused(code: 3 | 5, reason: string, detail: string): Verdict {
+function refused(code: 3 | 5, reason: RefusalReason, detail: string): Verdict {
   return { kind: "refused", code, reason, detail };
 }

@@ -7,13 +7,14 @@ import type { Frame } from "../core/message.ts";
 import type { LeafHandler, Received } from "../flow/ports.ts";
 import type { Verdict } from "./admission.ts";
 import type { Claim, LeafConnection } from "./connection.ts";
-import { type LeafLimits, MAX_KEEP_ALIVE_SECS } from "./limits.ts";
+import { type LeafLimits, MAX_FILTER_CHARS, MAX_KEEP_ALIVE_SECS } from "./limits.ts";
+import type { RefusalReason } from "./refusals.ts";
 
 export interface HookOptions {
   readonly connectionOf: (client: Client | null) => LeafConnection | undefined;
   readonly limits: Pick<LeafLimits, "maxSubscriptions">;
   readonly judge: (connection: LeafConnection, claim: Claim, password: Uint8Array | undefined) => Promise<Verdict>;
-  readonly refused: (connection: LeafConnection, reason: string, detail?: string) => void;
+  readonly refused: (connection: LeafConnection, reason: RefusalReason, detail?: string) => void;
   readonly handler: LeafHandler;
   readonly defect: (connection: LeafConnection, error: unknown) => void;
 }
@@ -118,7 +119,8 @@ async function receive(handler: LeafHandler, ...frame: Parameters<LeafHandler["r
 
 function maySubscribe({ limits, refused }: HookOptions, connection: LeafConnection, filter: string): boolean {
   const { dialect, leaf, subscriptions } = connection;
-  if (leaf === undefined || dialect?.channel(leaf.leafId, filter) === undefined) {
+  const isOwn = leaf !== undefined && dialect?.channel(leaf.leafId, filter) !== undefined;
+  if (!isOwn || filter.length > MAX_FILTER_CHARS) {
     refused(connection, "subscription", filter);
     return false;
   }

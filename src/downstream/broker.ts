@@ -13,9 +13,9 @@ import { Admission } from "./admission.ts";
 import { aedesHooks } from "./aedes-hooks.ts";
 import { LeafConnection, type Origin } from "./connection.ts";
 import { HollowPersistence, SILENT_BUS } from "./hollow-stores.ts";
-import { type LeafLimits, MAX_TOPIC_LEVELS } from "./limits.ts";
+import { Allowances, type LeafLimits } from "./limits.ts";
 import { type ListenerOptions, type Listeners, openListeners, type Ports } from "./listeners.ts";
-import { Refusals } from "./refusals.ts";
+import { type RefusalReason, Refusals } from "./refusals.ts";
 
 export interface BrokerOptions {
   readonly dialects: readonly Dialect[];
@@ -30,6 +30,8 @@ export interface BrokerOptions {
 export interface LeafBroker extends Downstream {
   /** Takes over a connection that somebody else accepted; after {@link Downstream.listen}. */
   attach(socket: Duplex, origin: Origin): void;
+  /** Judges the credentials of all that are connected once more, by the keys and the deny list as they are now. */
+  reauthenticate(): Promise<void>;
   /** What the listeners are bound to; none before {@link Downstream.listen}. */
   readonly ports: Ports;
   /** Connections, and everything that is remembered beyond them; for gauges and tests of leaks. */
@@ -42,7 +44,7 @@ export function createBroker(options: BrokerOptions): LeafBroker {
 
 const HOUR_MS = 3_600_000;
 /** What closes a connection and would at once do so again: the leaf's next CONNACK is late. */
-const PUNISHED = new Set([
+const PUNISHED: ReadonlySet<RefusalReason> = new Set<RefusalReason>([
   "frame-refused",
   "held-too-long",
   "malformed-packet",
@@ -50,6 +52,7 @@ const PUNISHED = new Set([
   "qos-2",
   "rate",
   "second-connect",
+  "topic-too-long",
   "unexpected-packet",
 ]);
 
@@ -63,6 +66,7 @@ interface Running {
 class Broker implements LeafBroker {
   readonly #options: BrokerOptions;
   readonly #refusals: Refusals;
+  readonly #allowances: Allowances;
   readonly #connections = new Set<LeafConnection>();
   /** aedes' `client.conn` is the guard that it was given. */
   readonly #byStream = new WeakMap<object, LeafConnection>();
@@ -77,6 +81,7 @@ class Broker implements LeafBroker {
   constructor(options: BrokerOptions) {
     this.#options = options;
     this.#refusals = new Refusals(options);
+    this.#allowances = new Allowances(options.limits);
   }
 
   get ports(): Ports {
@@ -93,14 +98,15 @@ class Broker implements LeafBroker {
     const admission = new Admission({
       ...this.#options,
       handler,
-      connections: () => this.#connections.size,
+      allowances: this.#allowances,
+      leaves: () => this.#leaves.size,
       current: (leaf) => this.#leaves.get(leaf),
     });
     const aedes = await Aedes.createBroker({
       mq: SILENT_BUS,
       persistence: new HollowPersistence((id) => this.#byId.get(id)?.subscriptionList() ?? []),
       connectTimeout: limits.connectTimeoutMs,
-      maxTopicLevels: MAX_TOPIC_LEVELS,
+      maxTopicLevels: limits.maxTopicLevels,
       // Heartbeats are for clusters.
       heartbeatInterval: HOUR_MS,
       ...aedesHooks({
@@ -157,6 +163,15 @@ class Broker implements LeafBroker {
     await connection.gone.promise;
   }
 
+  async reauthenticate(): Promise<void> {
+    for (const connection of this.#leaves.values()) {
+      const objection = await this.#running?.admission.objection(connection);
+      if (objection === undefined || connection.isOver) continue;
+      this.#refused(connection, "credentials", objection);
+      connection.close();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
     const running = this.#running;
@@ -198,7 +213,8 @@ class Broker implements LeafBroker {
     const { leaf } = connection;
     if (leaf === undefined) return;
     this.#leaves.set(leaf.leafId, connection);
-    connection.guard.open();
+    connection.origin.letIn?.();
+    connection.guard.open(this.#allowances.of(leaf.leafId, this.#options.clock.steady()));
     this.#options.metrics.count("leaf_connects_total");
     const told = async (): Promise<void> => handler.connected(leaf);
     connection.connected = told().catch((error: unknown) => this.#defect(connection, error));
@@ -251,7 +267,7 @@ class Broker implements LeafBroker {
 
   // ---------------------------------------------------------------- what goes wrong
 
-  #refused(connection: LeafConnection, reason: string, detail?: string): void {
+  #refused(connection: LeafConnection, reason: RefusalReason, detail?: string): void {
     const leafId = connection.leaf?.leafId;
     this.#refusals.refused(reason, { leafId, remoteAddress: connection.origin.remoteAddress }, detail);
     const isPunished = leafId !== undefined && connection.connected !== undefined && PUNISHED.has(reason);

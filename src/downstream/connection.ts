@@ -19,6 +19,8 @@ export interface Origin {
   readonly remoteAddress: string;
   /** DER of the client certificate that TLS has seen, verified or not. */
   readonly certificate?: Uint8Array | undefined;
+  /** Tells the listener that it is a leaf's, no stranger's any more. */
+  readonly letIn?: () => void;
 }
 
 /** The CONNECT packet as far as it matters here. */
@@ -55,6 +57,8 @@ export class LeafConnection {
   dialect: Dialect | undefined;
   /** undefined until the leaf is let in; then what `connected` returned. */
   connected: Promise<void> | undefined;
+  /** What the leaf was let in with. */
+  password: Uint8Array | undefined;
   closeAtMs: number | undefined;
   storing: Promise<void> | undefined;
   #leaveTurnstile: (() => void) | undefined;

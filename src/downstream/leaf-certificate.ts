@@ -10,7 +10,10 @@ export interface CertificateRules {
   readonly authorities: readonly X509Certificate[];
 }
 
-/** Dates count either way. By authority the subject has exactly one common name, the leaf's id to the letter. */
+/**
+ * Dates count either way. By authority the certificate is one for clients, and names the leaf's id to the letter: as the subject's only
+ * common name, or as a DNS name.
+ */
 export function checkLeafCertificate(
   der: Uint8Array,
   leafId: string,
@@ -27,7 +30,9 @@ export function checkLeafCertificate(
   const issuer = authorities.find((authority) => isIssuedBy(certificate, authority));
   if (issuer === undefined) return refused("no known authority has issued the client certificate");
   if (!isInTime(issuer, nowMs)) return refused("the authority's certificate is expired, or not valid yet");
-  if (commonName(certificate) !== leafId) return refused("the client certificate's common name is not the leaf's id");
+  // The Edge CA signs server certificates for every module on the box, in whatever name it asks for.
+  if (!isForClients(certificate)) return refused("the client certificate is not one for clients");
+  if (!isNamed(certificate, leafId)) return refused("the client certificate names another leaf than this one");
   return { kind: "accepted" };
 }
 
@@ -55,9 +60,19 @@ function isIssuedBy(certificate: X509Certificate, authority: X509Certificate): b
   }
 }
 
-function commonName(certificate: X509Certificate): unknown {
+const CLIENT_USES: ReadonlySet<string> = new Set(["1.3.6.1.5.5.7.3.2", "2.5.29.37.0"]);
+
+/** Node's `keyUsage` is the extended one; without it every use is meant [RFC 5280 4.2.1.12]. */
+function isForClients({ keyUsage }: X509Certificate): boolean {
+  const uses: readonly string[] | undefined = keyUsage;
+  return uses === undefined || uses.some((use) => CLIENT_USES.has(use));
+}
+
+function isNamed(certificate: X509Certificate, leafId: string): boolean {
   // A list when there are several: then it is nobody's.
-  return certificate.toLegacyObject().subject.CN;
+  if (certificate.toLegacyObject().subject.CN === leafId) return true;
+  // Node puts a name that holds what no id may hold in quotes, so that none can pretend to be two.
+  return (certificate.subjectAltName ?? "").split(", ").includes(`DNS:${leafId}`);
 }
 
 function plainHex(thumbprint: string): string {

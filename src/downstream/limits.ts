@@ -16,7 +16,14 @@ export interface LeafLimits {
   readonly maxDeliveries: number;
   /** Bytes that wait for a leaf to read; more close its connection. */
   readonly maxUnreadBytes: number;
+  /** Of one PUBLISH with everything in it, at most {@link MAX_PUBLISH_BYTES}. */
+  readonly maxMessageBytes: number;
+  readonly maxTopicBytes: number;
+  readonly maxTopicLevels: number;
 }
+
+/** edgeHub's `MaxInboundMessageSize`; IoT Hub's 256 KB with everything in it. */
+const MAX_PUBLISH_BYTES = 262_144;
 
 export const DEFAULT_LIMITS: LeafLimits = {
   maxConnections: 2_000,
@@ -29,16 +36,18 @@ export const DEFAULT_LIMITS: LeafLimits = {
   tlsHandshakeTimeoutMs: 20_000,
   maxDeliveries: 128,
   maxUnreadBytes: 1_048_576,
+  maxMessageBytes: MAX_PUBLISH_BYTES,
+  maxTopicBytes: 65_535,
+  // A telemetry topic has five levels, a method answer four; more can only be meant badly.
+  maxTopicLevels: 32,
 };
 
-/** edgeHub's `MaxInboundMessageSize`; IoT Hub's 256 KB with everything in it. */
-export const MAX_PUBLISH_BYTES = 262_144;
 /** CONNECT, SUBSCRIBE and all other packets. A CONNECT carries a token and perhaps a will, hardly 2 KB. */
 export const MAX_CONTROL_BYTES = 8_192;
 /** IoT Hub drops a silent connection after 1.5 times its keep-alive, but at most after 1,767 s [iothub-mqtt.md 1.6]. */
 export const MAX_KEEP_ALIVE_SECS = 1_178;
-/** A telemetry topic has five levels, a method answer four; more can only be meant badly. */
-export const MAX_TOPIC_LEVELS = 32;
+/** The longest filter that a leaf may need has 160 bytes; all of them are kept on disk with the leaf. */
+export const MAX_FILTER_CHARS = 512;
 /** With nothing reaching its safe place for so long there is no hope for this connection: flow answers within about 5 s. */
 export const HELD_TIMEOUT_MS = 10_000;
 /** A leaf that is slowed down for so long without a rest is closed, so that somebody notices. */
@@ -79,6 +88,72 @@ export class TokenBucket {
     const gained = (Math.max(0, nowMs - this.#atMs) * this.#perSec) / 1000;
     this.#tokens = Math.min(2 * this.#perSec, this.#tokens + gained);
     this.#atMs = nowMs;
+  }
+}
+
+/** What one leaf may send: messages and bytes. */
+export class Allowance {
+  readonly #maxMessages: number;
+  readonly #messages: TokenBucket;
+  readonly #bytes: TokenBucket;
+
+  constructor({ maxMessagesPerSec, maxBytesPerSec }: AllowanceLimits, nowMs: number) {
+    this.#maxMessages = 2 * maxMessagesPerSec;
+    this.#messages = new TokenBucket(maxMessagesPerSec, nowMs);
+    this.#bytes = new TokenBucket(maxBytesPerSec, nowMs);
+  }
+
+  /** However much work a packet is, as messages it never costs more than two seconds. */
+  take(messages: number, bytes: number, nowMs: number): void {
+    this.#messages.take(Math.min(messages, this.#maxMessages), nowMs);
+    this.#bytes.take(bytes, nowMs);
+  }
+
+  waitMs(nowMs: number): number {
+    return Math.max(this.#messages.waitMs(nowMs), this.#bytes.waitMs(nowMs));
+  }
+
+  isFull(nowMs: number): boolean {
+    return this.#messages.isFull(nowMs) && this.#bytes.isFull(nowMs);
+  }
+}
+
+export type AllowanceLimits = Pick<LeafLimits, "maxMessagesPerSec" | "maxBytesPerSec">;
+
+/** The allowances of all leaves, over all their connections: whoever comes back for another burst finds the last one counted. */
+export class Allowances {
+  readonly #limits: AllowanceLimits;
+  readonly #byLeaf = new Map<string, Allowance>();
+  #sweepAt = SWEEP_ABOVE;
+
+  constructor(limits: AllowanceLimits) {
+    this.#limits = limits;
+  }
+
+  /** Entries kept; bounded by the leaves that are connected or were within the last seconds. */
+  get size(): number {
+    return this.#byLeaf.size;
+  }
+
+  of(leaf: string, nowMs: number): Allowance {
+    const known = this.#byLeaf.get(leaf);
+    if (known !== undefined) return known;
+    if (this.#byLeaf.size >= this.#sweepAt) this.#sweep(nowMs);
+    const allowance = new Allowance(this.#limits, nowMs);
+    this.#byLeaf.set(leaf, allowance);
+    return allowance;
+  }
+
+  /** How long the leaf's debt keeps it waiting; nothing is remembered for the question. */
+  waitMs(leaf: string, nowMs: number): number {
+    return this.#byLeaf.get(leaf)?.waitMs(nowMs) ?? 0;
+  }
+
+  /** A full one is as good as none; a connection that holds it goes on with it, and is counted apart only after two idle seconds. */
+  #sweep(nowMs: number): void {
+    for (const [leaf, allowance] of this.#byLeaf) if (allowance.isFull(nowMs)) this.#byLeaf.delete(leaf);
+    // Where all of them are needed the next look comes later: sweeping must not cost each connect a walk over everybody.
+    this.#sweepAt = Math.max(SWEEP_ABOVE, 2 * this.#byLeaf.size);
   }
 }
 

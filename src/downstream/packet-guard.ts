@@ -5,14 +5,15 @@
  */
 import { Duplex } from "node:stream";
 import type { Clock } from "../flow/ports.ts";
-import { HELD_TIMEOUT_MS, type LeafLimits, MAX_DEBT_MS, MAX_THROTTLED_MS, TokenBucket } from "./limits.ts";
-import { type PacketName, PacketReader, type PacketRefusal } from "./packet-reader.ts";
+import { Allowance, HELD_TIMEOUT_MS, type LeafLimits, MAX_DEBT_MS, MAX_THROTTLED_MS } from "./limits.ts";
+import { packetCost } from "./packet-cost.ts";
+import { type PacketLimits, type PacketName, PacketReader, type PacketRefusal } from "./packet-reader.ts";
 
 export type GuardRefusal = PacketRefusal | "rate" | "held-too-long" | "slow-leaf";
 
 export interface PacketGuardOptions {
   readonly socket: Duplex;
-  readonly limits: Pick<LeafLimits, "maxHeld" | "maxMessagesPerSec" | "maxBytesPerSec">;
+  readonly limits: Pick<LeafLimits, "maxHeld" | "maxMessagesPerSec" | "maxBytesPerSec"> & PacketLimits;
   readonly clock: Clock;
   /** Called once; the connection is closed right after. */
   readonly refused: (reason: GuardRefusal) => void;
@@ -26,10 +27,10 @@ const CONNACK_OTHER_VERSION = Buffer.from([0x20, 0x02, 0x00, 0x01]);
 
 export class PacketGuard extends Duplex {
   readonly #options: PacketGuardOptions;
-  readonly #reader = new PacketReader();
+  readonly #reader: PacketReader;
   readonly #ended = new AbortController();
-  readonly #messages: TokenBucket;
-  readonly #bytes: TokenBucket;
+  /** Until it is known whose connection this is, one of its own. */
+  #allowance: Allowance;
   /** "shut": CONNECT went through, the leaf is not let in yet. */
   #gate: "connect" | "shut" | "open" = "connect";
   #wanted = false;
@@ -46,8 +47,8 @@ export class PacketGuard extends Duplex {
     super({ readableHighWaterMark: 1, allowHalfOpen: false });
     this.#options = options;
     const { clock, limits, socket } = options;
-    this.#messages = new TokenBucket(limits.maxMessagesPerSec, clock.steady());
-    this.#bytes = new TokenBucket(limits.maxBytesPerSec, clock.steady());
+    this.#reader = new PacketReader(limits);
+    this.#allowance = new Allowance(limits, clock.steady());
     socket.on("data", this.#onData);
     socket.once("end", this.#onEnd);
     socket.once("close", this.#onEnd);
@@ -60,9 +61,12 @@ export class PacketGuard extends Duplex {
     return this.#disconnectSeen;
   }
 
-  /** The leaf is let in: what came behind CONNECT may follow. aedes reads on only when CONNACK is written. */
-  open(): void {
+  /** The leaf is let in, with what it may send: what came behind CONNECT may follow. aedes reads on only when CONNACK is written. */
+  open(allowance: Allowance): void {
     this.#gate = "open";
+    this.#allowance = allowance;
+    // The CONNECT, which was nobody's when it came.
+    allowance.take(1, 0, this.#options.clock.steady());
     this.#pump();
   }
 
@@ -144,9 +148,8 @@ export class PacketGuard extends Duplex {
 
   #pass(name: PacketName, bytes: Buffer): void {
     const nowMs = this.#options.clock.steady();
-    if (this.#messages.isFull(nowMs) && this.#bytes.isFull(nowMs)) this.#throttledMs = 0;
-    this.#messages.take(1, nowMs);
-    this.#bytes.take(bytes.length, nowMs);
+    if (this.#allowance.isFull(nowMs)) this.#throttledMs = 0;
+    this.#allowance.take(packetCost(name, bytes), bytes.length, nowMs);
     this.#reader.take();
     this.#wanted = false;
     if (name === "connect") this.#gate = "shut";
@@ -156,8 +159,7 @@ export class PacketGuard extends Duplex {
   }
 
   #debtMs(): number {
-    const nowMs = this.#options.clock.steady();
-    return Math.max(this.#messages.waitMs(nowMs), this.#bytes.waitMs(nowMs));
+    return this.#allowance.waitMs(this.#options.clock.steady());
   }
 
   #pause(ms: number): void {

@@ -2,7 +2,7 @@
  * Cuts a byte stream into MQTT 3.1.1 packets and says early what must not go on: by the first byte and the length, before the body is
  * there. Pure. Invariant: what comes out is whole packets of kinds and sizes that a leaf may send, CONNECT first and once.
  */
-import { MAX_CONTROL_BYTES, MAX_PUBLISH_BYTES } from "./limits.ts";
+import { type LeafLimits, MAX_CONTROL_BYTES } from "./limits.ts";
 
 /** What a client may send, by the packet type's number [MQTT-2.2.1]; nothing of QoS 2's handshake is among it. */
 const NAMES = {
@@ -23,7 +23,10 @@ export type PacketRefusal =
   | "packet-too-large"
   | "qos-2"
   | "unexpected-packet"
+  | "topic-too-long"
   | "malformed-packet";
+
+export type PacketLimits = Pick<LeafLimits, "maxMessageBytes" | "maxTopicBytes">;
 
 export type NextPacket =
   | { readonly kind: "packet"; readonly name: PacketName; readonly bytes: Buffer }
@@ -33,12 +36,24 @@ export type NextPacket =
 const INCOMPLETE: NextPacket = { kind: "incomplete" };
 /** Type and flags, and at most four bytes of length. */
 const MAX_HEADER_BYTES = 5;
+/** Smaller pieces are put together as they come: each costs a few hundred bytes, however little is in it. */
+const SMALL_BYTES = 4_096;
 
 export class PacketReader {
+  readonly #limits: PacketLimits;
   #chunks: Buffer[] = [];
   #length = 0;
   #next: NextPacket = INCOMPLETE;
   #sawConnect = false;
+
+  constructor(limits: PacketLimits) {
+    this.#limits = limits;
+  }
+
+  /** Pieces that are held; at most a dozen small ones. */
+  get pieces(): number {
+    return this.#chunks.length;
+  }
 
   /** Bytes that are held, those of the next packet included. */
   get length(): number {
@@ -46,8 +61,15 @@ export class PacketReader {
   }
 
   push(chunk: Buffer): void {
-    this.#chunks.push(chunk);
     this.#length += chunk.length;
+    let last = chunk;
+    // As in a binary counter: each byte is copied a dozen times at most, whatever pieces it comes in.
+    for (let before = this.#chunks.at(-1); before !== undefined; before = this.#chunks.at(-1)) {
+      if (before.length > last.length || before.length >= SMALL_BYTES) break;
+      this.#chunks.pop();
+      last = Buffer.concat([before, last]);
+    }
+    this.#chunks.push(last);
   }
 
   /** The first packet that was not taken yet; the same until {@link take}. A refusal stays. */
@@ -70,7 +92,7 @@ export class PacketReader {
     const header = readHeader(this.#head());
     if (header === "incomplete") return INCOMPLETE;
     if (header === "malformed") return { kind: "refused", reason: "malformed-packet" };
-    const refusal = refusalOf(header, this.#sawConnect);
+    const refusal = refusalOf(header, this.#sawConnect, this.#limits);
     if (refusal !== undefined) return { kind: "refused", reason: refusal };
     const name = nameOf(header.first);
     if (name === undefined || this.#length < header.totalBytes) return INCOMPLETE;
@@ -80,6 +102,8 @@ export class PacketReader {
       if (isOtherVersion(bytes, header.bodyAt)) return { kind: "refused", reason: "protocol-version" };
     }
     if (name === "subscribe") lowerQos(bytes, header.bodyAt);
+    if (name === "publish" && topicBytes(bytes, header.bodyAt) > this.#limits.maxTopicBytes)
+      return { kind: "refused", reason: "topic-too-long" };
     return { kind: "packet", name, bytes };
   }
 
@@ -126,13 +150,21 @@ function nameOf(first: number): PacketName | undefined {
   return Object.hasOwn(NAMES, type) ? NAMES[type as keyof typeof NAMES] : undefined;
 }
 
-function refusalOf({ first, bodyBytes }: Header, sawConnect: boolean): PacketRefusal | undefined {
+function refusalOf(
+  { first, bodyBytes }: Header,
+  sawConnect: boolean,
+  { maxMessageBytes }: PacketLimits,
+): PacketRefusal | undefined {
   const name = nameOf(first);
   if (sawConnect !== (name !== "connect")) return sawConnect ? "second-connect" : "not-connect"; // [MQTT-3.1.0-1] [MQTT-3.1.0-2]
   if (name === undefined) return "unexpected-packet";
   if (name !== "publish" && (first & 0x0f) !== reservedFlags(name)) return "malformed-packet";
   if (name === "publish" && (first & 0b0100) !== 0) return "qos-2";
-  return bodyBytes > (name === "publish" ? MAX_PUBLISH_BYTES : MAX_CONTROL_BYTES) ? "packet-too-large" : undefined;
+  return bodyBytes > (name === "publish" ? maxMessageBytes : MAX_CONTROL_BYTES) ? "packet-too-large" : undefined;
+}
+
+function topicBytes(bytes: Buffer, bodyAt: number): number {
+  return bytes.length < bodyAt + 2 ? 0 : bytes.readUInt16BE(bodyAt);
 }
 
 /** [MQTT-2.2.2-2] */

@@ -1,6 +1,42 @@
 /** What leaves did that was not taken: each is counted, and logged once per leaf, reason and minute, so that no leaf can flood the log. */
 import type { Clock, Log, Metrics } from "../flow/ports.ts";
 
+/** Every reason there is, the label of the metric. */
+export const REFUSAL_REASONS = [
+  // the socket
+  "connections",
+  "connections-per-address",
+  "tls",
+  "connect-timeout",
+  // CONNECT
+  "not-connect",
+  "protocol-version",
+  "identity",
+  "credentials",
+  "not-ready",
+  "overloaded",
+  "crowded",
+  "admission",
+  "defect",
+  // what a leaf sends
+  "second-connect",
+  "packet-too-large",
+  "topic-too-long",
+  "qos-2",
+  "unexpected-packet",
+  "malformed-packet",
+  "frame-refused",
+  "subscription",
+  "subscriptions",
+  "will-topic",
+  // how it behaves
+  "rate",
+  "held-too-long",
+  "slow-leaf",
+  "keep-alive",
+] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
 export interface Offender {
   readonly leafId: string | undefined;
   readonly remoteAddress: string;
@@ -25,8 +61,8 @@ export class Refusals {
     return this.#saidAtMs.size;
   }
 
-  /** `reason` is a label of the metric: one of a closed list. `detail` is for people and may hold what the leaf sent. */
-  refused(reason: string, { leafId, remoteAddress }: Offender, detail?: string): void {
+  /** `detail` is for people and may hold what the leaf sent. */
+  refused(reason: RefusalReason, { leafId, remoteAddress }: Offender, detail?: string): void {
     this.#metrics.count("leaf_refused_total", { reason });
     const nowMs = this.#clock.steady();
     const key = `${reason} ${leafId ?? remoteAddress}`;

@@ -32,11 +32,11 @@ export class HeldGets {
 
   hold(leaf: Leaf, rid: string): void {
     // The request, not its $rid: C counts from 3 at each start, so that two connections may use the same one.
-    const held = { rid };
+    const held = { rid, end: new AbortController() };
     leaf.heldGets.push(held);
     const [oldest] = leaf.heldGets;
     if (oldest !== undefined && leaf.heldGets.length > MAX_HELD) this.#giveUp(leaf, oldest);
-    this.#options.clock.sleep(HOLD_MS, this.#stopping.signal).then(
+    this.#options.clock.sleep(HOLD_MS, AbortSignal.any([this.#stopping.signal, held.end.signal])).then(
       () => this.#giveUp(leaf, held),
       () => undefined,
     );
@@ -46,7 +46,7 @@ export class HeldGets {
   answer(): void {
     const { downlink, leaves, log } = this.#options;
     for (const leaf of leaves.all()) {
-      const held = leaf.heldGets.splice(0);
+      const held = forgetHeld(leaf);
       if (held.length === 0) continue;
       leaf.lane
         .run(() => {
@@ -62,6 +62,14 @@ export class HeldGets {
     const at = leaf.heldGets.indexOf(held);
     if (at < 0) return;
     leaf.heldGets.splice(at, 1);
+    held.end.abort();
     this.#options.downlink.refuse(leaf, held.rid, 503, "the gateway has not been in touch with the hub yet");
   }
+}
+
+/** Takes them all; their waits, each a timer, end at once, however often a leaf asks and goes. */
+export function forgetHeld(leaf: Leaf): readonly HeldGet[] {
+  const held = leaf.heldGets.splice(0);
+  for (const { end } of held) end.abort();
+  return held;
 }

@@ -32,6 +32,8 @@ export interface Leaf {
 /** One request of one connection. */
 export interface HeldGet {
   readonly rid: string;
+  /** Ends the wait: it was answered, or its connection has gone. */
+  readonly end: AbortController;
 }
 
 export interface Naming {

@@ -122,7 +122,7 @@ export class ReportedIntake {
   #refuse(leaf: Leaf, rid: string, { status, reason }: Refusal): void {
     const { downlink, log, metrics } = this.#options;
     metrics.count("reported_refused_total", { status: String(status) });
-    log.warn({ leafId: leaf.id, status, reason }, "a reported patch was refused");
+    log.warn({ leafId: leaf.id, reason: String(status), detail: reason }, "a reported patch was refused");
     downlink.refuse(leaf, rid, status, reason);
   }
 }

@@ -11,7 +11,7 @@ import type { CloudToDevice } from "./cloud-to-device.ts";
 import type { Commands } from "./commands.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Forwarder } from "./forwarder.ts";
-import type { HeldGets } from "./held-gets.ts";
+import { forgetHeld, type HeldGets } from "./held-gets.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { ModelGuard } from "./model-guard.ts";
 import type { Admission, Clock, LeafConnect, LeafHandler, Log, Metrics, Received } from "./ports.ts";
@@ -69,7 +69,7 @@ export class Uplink implements LeafHandler {
       leaf.connected = true;
       leaf.isClean = clean;
       leaf.channels = new Set();
-      leaf.heldGets = [];
+      forgetHeld(leaf);
       leaf.told = undefined;
       this.#openChannels(leaf, leaf.record.subscriptions);
     });
@@ -90,7 +90,7 @@ export class Uplink implements LeafHandler {
     await this.#withLeaf(leafId, (leaf) => {
       leaf.connected = false;
       leaf.channels = new Set();
-      leaf.heldGets = [];
+      forgetHeld(leaf);
       leaf.record = { ...leaf.record, lastSeenMs: this.#options.clock.now() };
     });
   }

@@ -91,11 +91,24 @@ interface Window {
   held: number;
 }
 
+/** Whose it is and why, where fields say so: a second reason within a minute is news. */
+function keyOf({
+  leafId,
+  remoteAddress,
+  reason,
+}: {
+  readonly leafId?: unknown;
+  readonly remoteAddress?: unknown;
+  readonly reason?: unknown;
+}): string {
+  return [leafId ?? remoteAddress, reason].map((part) => (typeof part === "string" ? part : "")).join(" ");
+}
+
 /** Different keys that are remembered; a hostile crowd of leaves must not fill the memory. */
 const MAX_WINDOWS = 1_000;
 
 /**
- * A log that writes the same event of the same key (`fields.leafId`, else none) once per `windowMs`; the others are counted and
+ * A log that writes the same event of the same leaf (else address) and reason once per `windowMs`; the others are counted and
  * told as `repeated` with the next line that is written, whosever it is.
  */
 export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
@@ -113,7 +126,7 @@ export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
         if (window.untilMs > nowMs && windows.size <= MAX_WINDOWS) break;
         close(name, window);
       }
-      const name = `${level} ${event} ${"leafId" in fields ? String(fields.leafId) : ""}`;
+      const name = `${level} ${event} ${keyOf(fields)}`;
       const open = windows.get(name);
       if (open !== undefined) {
         open.held += 1;

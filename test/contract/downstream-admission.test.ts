@@ -292,6 +292,50 @@ describe("tokens", () => {
   });
 });
 
+describe("credentials that are worth nothing any more", () => {
+  test("end the connection when they are judged again, and nobody else's", async () => {
+    const denied = new Set<string>();
+    const passwords: (string | undefined)[] = [];
+    const authenticator: LeafAuthenticator = {
+      authenticate: async ({ leafId: who, password }) => {
+        passwords.push(password === undefined ? undefined : Buffer.from(password).toString());
+        return denied.has(who)
+          ? { kind: "refused", code: 5, reason: "this leaf is denied" }
+          : { kind: "accepted", closeAtMs: undefined };
+      },
+    };
+    await using rig = await LeafBrokerRig.start({ authenticator });
+    const [bad, good] = [RawLeaf.over(rig.broker), RawLeaf.over(rig.broker)];
+    await bad.connect("leaf-1", { password: Buffer.from("one") });
+    await good.connect("leaf-2", { password: Buffer.from("two") });
+    await rig.broker.reauthenticate();
+    await Promise.all([bad.ping(), good.ping()]);
+    denied.add("leaf-1");
+    await rig.broker.reauthenticate();
+    await bad.closed;
+    await good.ping();
+    expect(rig.refused("credentials")).toBe(1);
+    expect(passwords).toEqual(["one", "two", "one", "two", "one", "two"]);
+    expect((await RawLeaf.over(rig.broker).connect("leaf-1", { password: Buffer.from("one") })).code).toBe(5);
+  });
+
+  test("that nobody can judge now change nothing", async () => {
+    let isReady = true;
+    const authenticator: LeafAuthenticator = {
+      authenticate: async () =>
+        isReady
+          ? { kind: "accepted", closeAtMs: undefined }
+          : { kind: "refused", code: 3, reason: "the clock is not set" },
+    };
+    await using rig = await LeafBrokerRig.start({ authenticator });
+    const leaf = RawLeaf.over(rig.broker);
+    await leaf.connect("leaf-1");
+    isReady = false;
+    await rig.broker.reauthenticate();
+    await leaf.ping();
+  });
+});
+
 describe("what never gets through", () => {
   const big = (bytes: number) => Buffer.alloc(bytes, "x");
 
@@ -439,6 +483,39 @@ describe("rates", () => {
     expect(rig.handler.frames.length).toBeLessThanOrEqual(3);
     while (rig.handler.frames.length < 10) await rig.clock.advance(500);
     expect(await leaf.pubacks(10)).toHaveLength(10);
+  });
+
+  test("count over all connections of a leaf: who comes back for another burst waits, and no other leaf does", async () => {
+    await using rig = await LeafBrokerRig.start({ limits });
+    const fromMs = rig.clock.steady();
+    for (let round = 0; round < 5; round += 1) {
+      const leaf = RawLeaf.over(rig.broker);
+      leaf.sendConnect("leaf-1");
+      for (let turn = 0; turn < 50; turn += 1) await rig.clock.settle();
+      leaf.send(...Array.from({ length: 19 }, () => publishPacket(events("leaf-1"), "x", { qos: 0 })));
+      for (let turn = 0; turn < 50; turn += 1) await rig.clock.settle();
+      leaf.cut();
+      // What came before the end is still read, at its rate.
+      while (rig.broker.load.connections > 0) await rig.clock.advance(100);
+    }
+    // Two seconds' worth, what the time has brought since, and what goes into debt.
+    const allowed = 20 + (rig.clock.steady() - fromMs) / 100 + 1;
+    expect(rig.handler.frames.length).toBeLessThanOrEqual(allowed);
+    expect((await RawLeaf.over(rig.broker).connect("leaf-2")).code).toBe(0);
+  });
+
+  test("a SUBSCRIBE of thousands of filters counts as hundreds of messages", async () => {
+    await using rig = await LeafBrokerRig.start({ limits: { maxMessagesPerSec: 10, maxHeld: 1_000 } });
+    const leaf = RawLeaf.over(rig.broker);
+    await leaf.connect("leaf-1");
+    const subscriptions = Array.from({ length: 2_000 }, () => ({ topic: "x", qos: 0 as const }));
+    leaf.send({ cmd: "subscribe", messageId: 1, subscriptions }, { cmd: "subscribe", messageId: 2, subscriptions });
+    leaf.publish(events("leaf-1"), "x");
+    await until(() => rig.clock.sleeping > 0);
+    for (let turn = 0; turn < 50; turn += 1) await rig.clock.settle();
+    expect(rig.handler.frames).toEqual([]);
+    while (rig.handler.frames.length === 0) await rig.clock.advance(500);
+    await leaf.pubacks(1);
   });
 
   test("a ping of a leaf in debt is answered at once", async () => {

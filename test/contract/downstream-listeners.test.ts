@@ -178,6 +178,17 @@ describe("TLS", () => {
     await until(() => rig.refused("tls") === 1);
   });
 
+  test("a socket that comes and goes without a byte is counted, and one that waits for its first byte is served", async () => {
+    await using rig = await LeafBrokerRig.start({ listeners: tls(new Certificates(gatewayCertificate)) });
+    (await dialPlain(rig.broker.ports.tls)).end().resume();
+    await until(() => rig.refused("tls") === 1);
+    const slow = await dialPlain(rig.broker.ports.tls);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    const socket = connectTls({ socket: slow, servername: "gateway.local", ca: authority.pem });
+    await new Promise((resolve, reject) => socket.once("secureConnect", resolve).once("error", reject));
+    expect((await new RawLeaf(socket).connect("leaf-1")).code).toBe(0);
+  });
+
   test("what is no TLS at all is closed and counted", async () => {
     await using rig = await LeafBrokerRig.start({ listeners: tls(new Certificates(gatewayCertificate)) });
     const socket = await dialPlain(rig.broker.ports.tls);
@@ -262,16 +273,47 @@ describe("plain TCP", () => {
     expect((await again.connect("leaf-1")).code).toBe(0);
   });
 
-  test("far above the limit sockets are closed without a word", async () => {
+  test("strangers keep no leaf out: whoever said nothing for longest makes room", async () => {
     await using rig = await LeafBrokerRig.start({ limits: { maxConnections: 4 }, listeners: plain });
-    const sockets = [];
-    for (let at = 0; at < 6; at += 1) {
-      const socket = await dialPlain(rig.broker.ports.plain);
-      socket.on("error", () => undefined);
-      sockets.push(socket);
+    const strangers: Socket[] = [];
+    for (let at = 0; at < 10; at += 1) {
+      strangers.push(await dialPlain(rig.broker.ports.plain));
+      strangers.at(-1)?.on("error", () => undefined);
+      strangers.at(-1)?.resume();
     }
-    await until(() => rig.refused("connections") === 1);
-    expect(rig.broker.load.connections).toBe(5);
+    const leaf = new RawLeaf(await dialPlain(rig.broker.ports.plain));
+    expect((await leaf.connect("leaf-1")).code).toBe(0);
+    await until(() => rig.broker.load.connections === 5);
+    expect(rig.refused("connections")).toBe(6);
+    await until(() => strangers.filter(({ destroyed }) => destroyed).length === 6);
+    expect(strangers.map(({ destroyed }) => destroyed)).toEqual([...Array(6).fill(true), ...Array(4).fill(false)]);
+    for (const stranger of strangers) stranger.destroy();
+  });
+
+  test("leaves are never closed to make room: far above the limit new sockets are closed without a word", async () => {
+    await using rig = await LeafBrokerRig.start({ limits: { maxConnections: 2 }, listeners: plain });
+    const leaves = [
+      new RawLeaf(await dialPlain(rig.broker.ports.plain)),
+      new RawLeaf(await dialPlain(rig.broker.ports.plain)),
+    ];
+    for (const [at, leaf] of leaves.entries()) expect((await leaf.connect(`leaf-${at}`)).code).toBe(0);
+    const stranger = await dialPlain(rig.broker.ports.plain);
+    const third = new RawLeaf(await dialPlain(rig.broker.ports.plain));
+    await new Promise((resolve) => stranger.once("close", resolve).resume());
+    expect((await third.connect("leaf-3")).code).toBe(3);
+    expect(rig.refused("overloaded")).toBe(1);
+    for (const leaf of leaves) await leaf.ping();
+  });
+
+  test("a leaf that comes back when there is no room takes its own place", async () => {
+    await using rig = await LeafBrokerRig.start({ limits: { maxConnections: 1 }, listeners: plain });
+    const [old, newer] = [
+      new RawLeaf(await dialPlain(rig.broker.ports.plain)),
+      new RawLeaf(await dialPlain(rig.broker.ports.plain)),
+    ];
+    expect((await old.connect("leaf-1")).code).toBe(0);
+    expect((await newer.connect("leaf-1")).code).toBe(0);
+    await old.closed;
   });
 
   test("dispose closes the port and every socket", async () => {

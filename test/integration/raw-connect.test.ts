@@ -190,7 +190,7 @@ describe("takeover", () => {
   });
 
   test("of five CONNECTs of one id at once exactly one connection is left, and it works", async () => {
-    const rounds = Array.from({ length: 10 }, async (_, round) => {
+    const rounds = Array.from({ length: 50 }, async (_, round) => {
       const leafId = `crowd-${round}`;
       const leaves = Array.from({ length: 5 }, () => world.socket());
       for (const leaf of leaves) leaf.sendConnect(leafId);

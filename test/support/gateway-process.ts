@@ -13,6 +13,7 @@ interface ProcessEnd {
 }
 
 export interface GatewayProcess extends AsyncDisposable {
+  readonly pid: number | undefined;
   /** Standard output and standard error together. */
   readonly output: string;
   /** Resolves when leaves can connect; rejects with the output when the process ends before. */
@@ -72,6 +73,7 @@ export function spawnGateway(environment: Readonly<Record<string, string>>): Gat
     return ended;
   };
   return {
+    pid: child.pid,
     get output() {
       return output;
     },

@@ -23,6 +23,8 @@ export interface IssueOptions {
   readonly untilMs?: number;
   readonly dnsNames?: readonly string[];
   readonly isAuthority?: boolean;
+  /** Extended key usage; any use when absent. */
+  readonly uses?: readonly string[];
 }
 
 interface Signer {
@@ -60,6 +62,7 @@ async function sign(
     untilMs = Date.now() + DAY_MS,
     dnsNames = [],
     isAuthority = false,
+    uses = [],
   }: IssueOptions = {},
 ): Promise<Issued> {
   const san = dnsNames.map((value) => ({ type: "dns" as const, value }));
@@ -74,6 +77,7 @@ async function sign(
       signingAlgorithm: SIGNING,
       extensions: [
         new x509.BasicConstraintsExtension(isAuthority),
+        ...(uses.length > 0 ? [new x509.ExtendedKeyUsageExtension([...uses])] : []),
         ...(san.length > 0 ? [new x509.SubjectAlternativeNameExtension(san)] : []),
       ],
     },

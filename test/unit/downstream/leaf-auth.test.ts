@@ -243,6 +243,36 @@ describe("certificates", () => {
     expect(code(await attempt({ certificate: Buffer.from("no certificate") }, options))).toBe(5);
   });
 
+  test("the leaf's id may stand as a DNS name as well, to the letter and alone", async () => {
+    const options = byAuthority(authority);
+    const named = (dnsNames: readonly string[], subject = "CN=something else") =>
+      authority.issue(subject, { fromMs, untilMs, dnsNames });
+    for (const { der } of [
+      await named(["leaf-1"]),
+      await named(["other", "leaf-1"]),
+      await named(["leaf-1"], "O=Plant"),
+    ])
+      expect(await attempt({ certificate: der }, options)).toEqual(accepted);
+    for (const { der } of [
+      await named(["leaf-2"]),
+      await named(["*"]),
+      await named(["x, DNS:leaf-1"]),
+      await named(["x, DNS:leaf-1, DNS:y"]),
+    ])
+      expect(code(await attempt({ certificate: der }, options))).toBe(5);
+  });
+
+  test("by authority it has to be one for clients: servers' certificates of the same authority are nobody's", async () => {
+    const [serverAuth, clientAuth] = ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"];
+    const used = (...uses: readonly string[]) => authority.issue("CN=leaf-1", { fromMs, untilMs, uses });
+    const server = await used(serverAuth);
+    expect(code(await attempt({ certificate: server.der }, byAuthority(authority)))).toBe(5);
+    for (const { der } of [await used(clientAuth), await used(serverAuth, clientAuth), await used("2.5.29.37.0")])
+      expect(await attempt({ certificate: der }, byAuthority(authority))).toEqual(accepted);
+    const { fingerprint256 } = new X509Certificate(server.pem);
+    expect(await attempt({ certificate: server.der }, byThumbprint(fingerprint256))).toEqual(accepted);
+  });
+
   test("dates count, the leaf's and the authority's", async () => {
     const late = await authority.issue("CN=leaf-1", { fromMs, untilMs: clock.now() - 1_000 });
     const early = await authority.issue("CN=leaf-1", { fromMs: clock.now() + 2_000, untilMs });

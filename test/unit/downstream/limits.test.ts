@@ -1,7 +1,7 @@
 /** Rates and waiting: arithmetic with the time as an argument. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Slowdown, TokenBucket } from "../../../src/downstream/limits.ts";
+import { Allowances, Slowdown, TokenBucket } from "../../../src/downstream/limits.ts";
 
 describe("TokenBucket", () => {
   test("gives two seconds' worth at once, then the rate", () => {
@@ -53,6 +53,42 @@ describe("TokenBucket", () => {
     const bucket = new TokenBucket(10, 1_000);
     bucket.take(21, 1_000);
     expect(bucket.waitMs(0)).toBe(100);
+  });
+});
+
+describe("Allowances", () => {
+  const limits = { maxMessagesPerSec: 10, maxBytesPerSec: 1_000 };
+
+  test("are a leaf's own, over all its connections", () => {
+    const allowances = new Allowances(limits);
+    allowances.of("a", 0).take(15, 0, 0);
+    expect(allowances.of("a", 0).waitMs(0)).toBe(0);
+    allowances.of("a", 0).take(15, 0, 0);
+    expect([allowances.waitMs("a", 0), allowances.waitMs("b", 0)]).toEqual([1_000, 0]);
+    expect(allowances.of("b", 0).waitMs(0)).toBe(0);
+  });
+
+  test("count messages and bytes, and wait for the worse of both", () => {
+    const allowance = new Allowances(limits).of("a", 0);
+    allowance.take(1, 5_000, 0);
+    expect(allowance.waitMs(0)).toBe(3_000);
+  });
+
+  test("no packet costs more than two seconds, however much work it is", () => {
+    const allowance = new Allowances(limits).of("a", 0);
+    allowance.take(1_000_000, 0, 0);
+    allowance.take(1_000_000, 0, 0);
+    expect(allowance.waitMs(0)).toBe(2_000);
+  });
+
+  test("of leaves that rest are forgotten, and of those that do not are kept", () => {
+    const allowances = new Allowances(limits);
+    for (let at = 0; at < 10_000; at += 1) {
+      allowances.of("busy", at * 1_000).take(20, 0, at * 1_000);
+      allowances.of(`leaf-${at}`, at * 1_000).take(1, 0, at * 1_000);
+    }
+    expect(allowances.size).toBeLessThan(600);
+    expect(allowances.waitMs("busy", 9_999_000)).toBeGreaterThan(0);
   });
 });
 

@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import mqttPacket from "mqtt-packet";
 import { describe, expect, test } from "vitest";
+import { DEFAULT_LIMITS } from "../../../src/downstream/limits.ts";
 import { PacketReader } from "../../../src/downstream/packet-reader.ts";
 import { connectPacket, publishPacket } from "../../support/leaf-client.ts";
 
@@ -28,7 +29,7 @@ describe("PacketReader", () => {
         (publishes, sizes) => {
           const packets = [CONNECT, ...publishes.map((packet) => mqttPacket.generate(packet))];
           const stream = Buffer.concat(packets);
-          const reader = new PacketReader();
+          const reader = new PacketReader(DEFAULT_LIMITS);
           const read: string[] = [];
           for (let at = 0, turn = 0; at < stream.length; turn += 1) {
             const size = sizes[turn % sizes.length] ?? 1;
@@ -48,7 +49,7 @@ describe("PacketReader", () => {
   test("never throws, whatever the bytes", () => {
     fc.assert(
       fc.property(fc.boolean(), fc.array(fc.uint8Array({ maxLength: 40 })), (connected, chunks) => {
-        const reader = new PacketReader();
+        const reader = new PacketReader(DEFAULT_LIMITS);
         if (connected) reader.push(CONNECT);
         for (const chunk of chunks) {
           reader.push(Buffer.from(chunk));
@@ -59,7 +60,7 @@ describe("PacketReader", () => {
   });
 
   test("the same packet is shown until it is taken, and counts until then", () => {
-    const reader = new PacketReader();
+    const reader = new PacketReader(DEFAULT_LIMITS);
     reader.push(CONNECT);
     expect(reader.peek()).toBe(reader.peek());
     expect(reader.length).toBe(CONNECT.length);
@@ -67,8 +68,34 @@ describe("PacketReader", () => {
     expect(reader.length).toBe(0);
   });
 
+  test("a packet that comes byte by byte is held in few pieces", () => {
+    const reader = new PacketReader(DEFAULT_LIMITS);
+    reader.push(CONNECT);
+    reader.peek();
+    reader.take();
+    const packet = mqttPacket.generate(publishPacket("t", "x".repeat(100_000)));
+    for (const byte of packet) {
+      reader.push(Buffer.from([byte]));
+      expect(reader.pieces).toBeLessThan(50);
+    }
+    const next = reader.peek();
+    expect(next.kind === "packet" && next.bytes.equals(packet)).toBe(true);
+  });
+
+  test("a topic may have so many bytes and no more", () => {
+    const read = (topic: string) => {
+      const reader = new PacketReader({ ...DEFAULT_LIMITS, maxTopicBytes: 10 });
+      reader.push(Buffer.concat([CONNECT, mqttPacket.generate(publishPacket(topic, ""))]));
+      reader.peek();
+      reader.take();
+      return reader.peek();
+    };
+    expect(read("t".repeat(10))).toMatchObject({ kind: "packet", name: "publish" });
+    expect(read("t".repeat(11))).toEqual({ kind: "refused", reason: "topic-too-long" });
+  });
+
   test("a refusal stays, whatever comes behind it", () => {
-    const reader = new PacketReader();
+    const reader = new PacketReader(DEFAULT_LIMITS);
     reader.push(Buffer.from([0xc0, 0x00]));
     expect(reader.peek()).toEqual({ kind: "refused", reason: "not-connect" });
     reader.take();
@@ -82,7 +109,7 @@ describe("PacketReader", () => {
     fc.assert(
       fc.property(fc.array(subscription, { minLength: 1, maxLength: 10 }), (subscriptions) => {
         const wanted = subscriptions.map((one) => ({ ...one, qos: one.qos === 2 ? (1 as const) : one.qos }));
-        const reader = new PacketReader();
+        const reader = new PacketReader(DEFAULT_LIMITS);
         reader.push(Buffer.concat([CONNECT, mqttPacket.generate({ cmd: "subscribe", messageId: 515, subscriptions })]));
         reader.peek();
         reader.take();

@@ -124,6 +124,21 @@ describe("limitRepeats", () => {
     ]);
   });
 
+  test("another reason, or another address of nobody in particular, is written at once", () => {
+    const { inner, log } = limited();
+    for (let round = 0; round < 3; round += 1)
+      for (const reason of ["rate", "identity"]) {
+        log.warn({ leafId: "a", remoteAddress: `10.0.0.${round}`, reason }, "refused");
+        log.warn({ remoteAddress: "10.0.0.9", reason }, "refused");
+        log.warn({ remoteAddress: `10.0.1.${round}`, reason }, "refused");
+      }
+    const written = inner.lines.map(({ fields }) =>
+      JSON.stringify([fields["leafId"] ?? fields["remoteAddress"], fields["reason"]]),
+    );
+    expect(written).toHaveLength(2 + 2 + 6);
+    expect(new Set(written).size).toBe(written.length);
+  });
+
   test("what was held back is told with the next line of anybody", async () => {
     const { clock, inner, log } = limited();
     log.warn({ leafId: "a" }, "refused");

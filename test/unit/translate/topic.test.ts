@@ -27,6 +27,29 @@ describe("percent-encoding", () => {
     expect(decodePercent("a+b")).toBe("a+b");
   });
 
+  test("each run of percent-encoding is decoded or left exactly as decodeURIComponent would or would not", () => {
+    const byte = fc.oneof(
+      fc.nat(255),
+      fc.constantFrom(0xc0, 0xc2, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5, 0x80, 0x9f, 0xa0, 0xbf),
+    );
+    const run = fc
+      .array(byte, { minLength: 1, maxLength: 5 })
+      .map((bytes) => bytes.map((one) => `%${one.toString(16).padStart(2, "0")}`).join(""));
+    fc.assert(
+      fc.property(fc.array(run, { minLength: 1, maxLength: 4 }), (runs) => {
+        const expected = runs.map((each) => {
+          try {
+            return decodeURIComponent(each);
+          } catch {
+            return each;
+          }
+        });
+        expect(decodePercent(`${runs.join("|")}|%zz`)).toBe(`${expected.join("|")}|%zz`);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
   test("half a surrogate pair becomes the replacement character instead of an exception", () => {
     expect(encodePercent("\ud800")).toBe("%EF%BF%BD");
   });
