@@ -207,10 +207,12 @@ export class Relay implements AsyncDisposable {
     this.#report.stop();
     this.#heldGets.close();
     await downstream[Symbol.asyncDispose]();
-    await this.#push.close();
+    // A push that edgeHub does not answer ends with the link, and what is not safe yet is not made to wait for it.
+    const pushed = this.#push.close();
     await this.#sync.close();
     await this.#forwarder.close();
     await upstream[Symbol.asyncDispose]();
+    await pushed;
     await wan[Symbol.asyncDispose]();
     await Promise.all([...this.#leaves.all()].map((leaf) => leaf.lane.idle()));
     await this.#leaves.saveVolatile();

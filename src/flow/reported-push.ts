@@ -19,6 +19,17 @@ const COALESCE_MS = 20;
 const RETRY_AFTER_MS = 2_000;
 const THROTTLED_RETRY_AFTER_MS = 10_000;
 
+/** From so many failures in a row on, a leaf's patch goes apart from all others. */
+const ALONE_FROM_FAILURES = 3;
+/** The gateway's own component, beside the leaves. */
+const OWN = "own";
+type Source = Leaf | typeof OWN;
+
+interface Group {
+  patch: JsonObject;
+  readonly from: Source[];
+}
+
 export interface ReportedPushOptions {
   readonly leaves: Leaves;
   readonly send: (patch: JsonObject) => Promise<Outcome>;
@@ -34,6 +45,7 @@ export class ReportedPush {
   readonly #options: ReportedPushOptions;
   readonly #stopping = new AbortController();
   readonly #dirty = new Set<Leaf>();
+  readonly #failures = new Map<Source, number>();
   #ownDirty = false;
   #allowed = false;
   #running: Promise<void> | undefined;
@@ -98,42 +110,59 @@ export class ReportedPush {
   }
 
   async #push(): Promise<void> {
-    const { patch, leaves } = this.#collect();
-    if (isEmpty(patch)) return;
-    this.#lastPushMs = this.#options.clock.steady();
-    await this.#sendAll(patch, leaves);
+    let over: Fault | undefined;
+    for (const { patch, from } of this.#collect()) {
+      this.#lastPushMs = this.#options.clock.steady();
+      const fault = over ?? (await this.#sendAll(patch).catch(faultOf));
+      for (const each of from) {
+        if (fault === undefined) this.#failures.delete(each);
+        else if (over === undefined) this.#failures.set(each, (this.#failures.get(each) ?? 0) + 1);
+      }
+      if (fault === undefined) continue;
+      this.#retryLater(from, fault);
+      // No other patch would get through either.
+      if (!this.#allowed || fault.kind === "throttled") over = fault;
+    }
   }
 
-  #collect(): { patch: JsonObject; leaves: readonly Leaf[] } {
-    let patch: JsonObject = {};
+  /**
+   * One patch for all, and one for each whose pushes failed again and again: what edgeHub fails on without refusing it (a 500) holds
+   * up nobody else.
+   */
+  #collect(): readonly Group[] {
+    const together: Group = { patch: {}, from: [] };
+    const alone: Group[] = [];
     let bytes = 0;
-    const leaves: Leaf[] = [];
-    if (this.#ownDirty) {
-      patch = { ...this.#options.own.owed() };
-      bytes = jsonBytes(patch);
-      this.#ownDirty = false;
-    }
-    for (const leaf of this.#dirty) {
+    const sources: Source[] = [...this.#dirty];
+    if (this.#ownDirty) sources.unshift(OWN);
+    for (const from of sources) {
       if (bytes >= MAX_PUSH_BYTES) break;
-      this.#dirty.delete(leaf);
-      const part = owedBy(leaf);
+      this.#clear(from);
+      const part = (from === OWN ? this.#options.own.owed() : owedBy(from)) ?? {};
       if (isEmpty(part)) continue;
-      patch = { ...patch, ...part };
       bytes += jsonBytes(part);
-      leaves.push(leaf);
+      if ((this.#failures.get(from) ?? 0) >= ALONE_FROM_FAILURES) alone.push({ patch: part, from: [from] });
+      else {
+        together.patch = { ...together.patch, ...part };
+        together.from.push(from);
+      }
     }
-    return { patch, leaves };
+    return together.from.length > 0 ? [together, ...alone] : alone;
   }
 
-  async #sendAll(patch: JsonObject, leaves: readonly Leaf[]): Promise<void> {
+  #clear(from: Source): void {
+    if (from === OWN) this.#ownDirty = false;
+    else this.#dirty.delete(from);
+  }
+
+  async #sendAll(patch: JsonObject): Promise<Fault | undefined> {
     const { parts, tooLarge } = splitPatch(patch, MAX_PUSH_BYTES);
     for (const path of tooLarge) await this.#quarantine(parseModulePath(path), "larger than one patch may be");
     for (const part of parts) {
       const fault = await this.#send(part);
-      if (fault === undefined) continue;
-      this.#retryLater(leaves, fault);
-      return;
+      if (fault !== undefined) return fault;
     }
+    return undefined;
   }
 
   /** undefined: everything in the part was either accepted or quarantined. */
@@ -188,9 +217,11 @@ export class ReportedPush {
     );
   }
 
-  #retryLater(leaves: readonly Leaf[], fault: Fault): void {
-    for (const leaf of leaves) this.#dirty.add(leaf);
-    this.#ownDirty = true;
+  #retryLater(from: readonly Source[], fault: Fault): void {
+    for (const each of from) {
+      if (each === OWN) this.#ownDirty = true;
+      else this.#dirty.add(each);
+    }
     const { clock, log } = this.#options;
     log.warn({ reason: fault.reason }, "reported properties could not be pushed, they are tried again");
     this.#lastPushMs =
@@ -205,6 +236,10 @@ export function owedBy(leaf: Leaf): JsonObject {
   const { record } = leaf;
   const view = record.removed ? {} : moduleView(record, record.reported);
   return withVanished(owed(view, record.accepted, record.quarantined), view, leaf.pushed.traces);
+}
+
+function faultOf(error: unknown): Fault {
+  return { kind: "transient", reason: String(error) };
 }
 
 function pathsOf(part: JsonObject): ModulePath[] {

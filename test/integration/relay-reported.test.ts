@@ -201,3 +201,72 @@ describe("G2 reported: the module twin's 32 KB", () => {
     expect(world.hub.reported["gateway"]).toMatchObject({ a: 2 });
   });
 });
+
+describe("G5 isolation", () => {
+  test("a patch that edgeHub answers 500 for ever holds up no other leaf, and goes once it is taken", async () => {
+    await using world = await connectedWorld();
+    const leaves = [1, 2, 3, 4].map((n) => world.leaves.leaf(`leaf${n}`));
+    for (const leaf of leaves) await leaf.connect({ subscribe: true });
+    world.hub.twinFails = (patch) => JSON.stringify(patch).includes("poison");
+    for (const [n, leaf] of leaves.entries()) await leaf.report({ a: n === 1 ? "poison" : n });
+    world.relay?.report({ own: 1 });
+    await world.pass(30_000);
+    expect(world.hub.reported).toMatchObject({
+      leaf1: { a: 0 },
+      leaf3: { a: 2 },
+      leaf4: { a: 3 },
+      gateway: { own: 1 },
+    });
+    await leaves[0]?.report({ a: 10 });
+    await world.pass(20_000);
+    expect(world.hub.reported).toMatchObject({ leaf1: { a: 10 } });
+    expect(world.hub.reported).not.toHaveProperty("leaf2");
+    world.hub.twinFails = () => false;
+    await world.pass(20_000);
+    expect(world.hub.reported).toMatchObject({ leaf2: { a: "poison" } });
+  });
+});
+
+describe("G8 quiet recovery", () => {
+  test("the gateway ends in time though edgeHub does not answer a push", async () => {
+    const world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.slow = "patches";
+    await leaf.report({ a: 1 });
+    await world.pass(6_000);
+    const beforeMs = world.clock.steady();
+    await world[Symbol.asyncDispose]();
+    expect(world.clock.steady() - beforeMs).toBeLessThan(8_000);
+  });
+});
+
+describe("G7 bounded", () => {
+  test("what power-safe keeps after edgeHub took it stays within quota and time to live while edgeHub cannot send it on", async () => {
+    await using world = new RelayWorld({
+      settings: { durability: "power-safe", maxBytes: 200_000, timeToLiveSecs: 600 },
+    });
+    await world.start();
+    world.hub.link("up");
+    world.wan.handler?.backlog(0);
+    await world.pass(1_000);
+    world.wan.handler?.backlog(1_000);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const retained = async (): Promise<number> => {
+      let count = 0;
+      for await (const _ of world.store.retained()) count += 1;
+      return count;
+    };
+    for (let n = 0; n < 500; n += 1) {
+      const sent = leaf.telemetry({ n, text: "x".repeat(1_000) });
+      await world.pass(500);
+      expect(await sent).toEqual({ kind: "done" });
+    }
+    await world.pass(30_000);
+    expect(await retained()).toBeGreaterThan(50);
+    expect(await retained()).toBeLessThan(200);
+    await world.pass(700_000);
+    expect(await retained()).toBe(0);
+  });
+});

@@ -69,6 +69,8 @@ export class ModelHub implements Upstream {
   reads = 0;
   /** What the cloud makes of a section that it stores. */
   keeps: (reported: JsonObject) => JsonObject = (reported) => reported;
+  /** Patches that edgeHub answers 500. */
+  twinFails: (patch: JsonObject) => boolean = () => false;
   twinRefuses: ((patch: JsonObject) => string | undefined) | undefined;
   /** Patches as they came in. */
   readonly patches: JsonObject[] = [];
@@ -123,6 +125,8 @@ export class ModelHub implements Upstream {
   async patchReported(patch: JsonObject): Promise<Outcome> {
     const reason = this.twinRefuses?.(patch);
     if (reason !== undefined && this.#up) return { kind: "failed", fault: { kind: "rejected", reason } };
+    if (this.twinFails(patch) && this.#up)
+      return { kind: "failed", fault: { kind: "transient", reason: "status 500" } };
     return this.#call("patches", () => {
       this.patches.push(patch);
       if (this.edge === undefined) this.#take(patch);
