@@ -108,15 +108,8 @@ export class Spool {
     if (live.disk !== "stored") return;
     this.#account(live.entry.leafId, -live.bytes);
     this.#settles.push({ kind: "settle", seq: live.entry.seq, retain: retain ? live.entry : undefined });
-    if (this.#settles.length >= SETTLE_ENTRIES) {
-      this.#writing = this.#writing.then(() => this.#flushSettles());
-    } else if (!this.#settleTimer) {
-      this.#settleTimer = true;
-      this.#later(SETTLE_AFTER_MS, () => {
-        this.#settleTimer = false;
-        this.#writing = this.#writing.then(() => this.#flushSettles());
-      });
-    }
+    if (this.#settles.length === SETTLE_ENTRIES) this.#writing = this.#writing.then(() => this.#flushSettles());
+    else this.#settleLater();
   }
 
   /** Runs `work`, which changes the outbox on disk, between two groups: all that was settled is written before. */
@@ -218,6 +211,15 @@ export class Spool {
     }
   }
 
+  #settleLater(): void {
+    if (this.#settleTimer) return;
+    this.#settleTimer = true;
+    this.#later(SETTLE_AFTER_MS, () => {
+      this.#settleTimer = false;
+      this.#writing = this.#writing.then(() => this.#flushSettles());
+    });
+  }
+
   async #flushSettles(): Promise<void> {
     const settles = this.#settles;
     if (settles.length === 0) return;
@@ -225,8 +227,9 @@ export class Spool {
     try {
       await this.#options.store.commit(settles);
     } catch (error) {
-      // They stay on disk for now: after a crash they would be sent twice, never lost.
+      // They stay on disk for now: after a crash they would be sent twice, never lost. It may be the last there is to settle for long.
       this.#settles = [...settles, ...this.#settles];
+      this.#settleLater();
       this.#options.log.warn({ error: String(error) }, "delivered telemetry could not be removed from the disk yet");
     }
   }

@@ -83,6 +83,7 @@ export const METRICS = {
   store_commit_seconds: { type: "histogram", help: "Time of a synced write", buckets: LATENCY },
   store_bytes_written_total: { type: "counter", help: "Bytes handed to the database" },
   store_failures_total: { type: "counter", help: "Writes that the disk refused" },
+  store_disk_full: { type: "gauge", help: "1 while the disk has only room for what makes room" },
   store_damaged_total: { type: "counter", help: "Damages found on disk: entry, log, database", labels: ["what"] },
   store_outbox_entries: { type: "gauge", help: "Telemetry messages that wait on disk" },
   store_outbox_bytes: { type: "gauge", help: "Size of the telemetry messages that wait on disk" },

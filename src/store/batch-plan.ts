@@ -30,6 +30,12 @@ export type Step =
   | { readonly kind: "forget"; readonly upToSeq: number }
   | { readonly kind: "leaf-removed"; readonly leafId: LeafId };
 
+/** Takes room for long, and is not the return of what is there already (a resend). */
+export function isAddition(writes: readonly Write[]): boolean {
+  const has = (wanted: Write["kind"]): boolean => writes.some(({ kind }) => kind === wanted);
+  return (has("append") && !has("forget")) || has("cloud-to-device");
+}
+
 export function encodeWrite(write: Write): Step {
   switch (write.kind) {
     case "leaf": {

@@ -3,25 +3,25 @@
  * anew. A record that a full disk cut short stays in the write-ahead log, and LevelDB reads past it by dropping the rest of its
  * 32 KB block: commits that were synced after it would silently be gone at the next start.
  */
-import { open, rm, statfs } from "node:fs/promises";
-import { join } from "node:path";
 import { GatewayError } from "../core/errors.ts";
+import { assertWritable } from "./disk-room.ts";
 import type { KeyRange } from "./format.ts";
 import { isCorruption, type Level, type Page, readKeys, readPage } from "./level-page.ts";
-import { folderBytes, type OpenedLevel, openLevel, type StoreContext } from "./recovery.ts";
+import { folderBytes, isDiskFull, type OpenedLevel, openLevel, type StoreContext } from "./recovery.ts";
+import { Reserve } from "./reserve.ts";
 
 export type Operation =
   | { readonly type: "put"; readonly key: Buffer; readonly value: Buffer }
   | { readonly type: "del"; readonly key: Buffer };
 
-/** LevelDB opens with a new log, manifest and tables of what was in the old log. */
-const OPEN_BYTES = 1024 * 1024;
+/** A new write-ahead log. */
 const LOG_BYTES = 4 * 1024 * 1024;
 /** A salvage that failed (it needs room for two copies) is not tried again with each commit. */
 const SALVAGE_AGAIN_MS = 60_000;
 
 export class LevelDatabase implements AsyncDisposable {
   readonly #context: StoreContext;
+  readonly #reserve: Reserve;
   /** Called with each newly opened database before anybody else reads it. */
   readonly #opened: (opened: OpenedLevel) => Promise<void>;
   #level: Level | undefined;
@@ -35,14 +35,26 @@ export class LevelDatabase implements AsyncDisposable {
   #idle: (() => void) | undefined;
   #isClosed = false;
 
-  constructor(context: StoreContext, opened: (opened: OpenedLevel) => Promise<void>) {
+  constructor(context: StoreContext, reserveBytes: number, opened: (opened: OpenedLevel) => Promise<void>) {
     this.#context = context;
+    this.#reserve = new Reserve(context, reserveBytes);
     this.#opened = opened;
   }
 
   /** Throws as `openLevel` does. */
   async open(): Promise<void> {
-    await this.#openAnew(false);
+    try {
+      await this.#openAnew(false);
+    } catch (error) {
+      if (!isDiskFull(error) || !(await this.#reserve.release())) throw error;
+      await this.#openAnew(false);
+    }
+    await this.#reserve.open();
+  }
+
+  /** Only what makes room should be written: the reserve is used up. */
+  get isFull(): boolean {
+    return this.#reserve.isSpent;
   }
 
   /** Opens anew, or salvages, when that has to come before the next write. `opened` may be called meanwhile. */
@@ -91,6 +103,7 @@ export class LevelDatabase implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     await this.#healing?.catch(() => undefined);
+    await this.#reserve[Symbol.asyncDispose]();
     await this.#closeLevel();
   }
 
@@ -128,7 +141,11 @@ export class LevelDatabase implements AsyncDisposable {
   async #reopen(mustSalvage: boolean): Promise<void> {
     const { folder, log } = this.#context;
     if (this.#level !== undefined) {
-      await assertWritable(folder, mustSalvage ? 2 * (await folderBytes(folder)) : LOG_BYTES);
+      const bytes = mustSalvage ? 2 * (await folderBytes(folder)) : LOG_BYTES;
+      await assertWritable(folder, bytes).catch(async (error: unknown) => {
+        if (mustSalvage || !(await this.#reserve.release())) throw error;
+        await assertWritable(folder, bytes);
+      });
       await this.#closeLevel();
     }
     await this.#openAnew(mustSalvage);
@@ -156,20 +173,5 @@ export class LevelDatabase implements AsyncDisposable {
     const level = this.#level;
     this.#level = undefined;
     await level?.close();
-  }
-}
-
-/** Tries the disk with a file of its own, so that the database is only closed when it can be opened again. */
-async function assertWritable(folder: string, bytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(folder);
-  if (bavail * bsize < bytes + OPEN_BYTES) throw new Error(`ENOSPC: ${bavail * bsize} bytes are free in ${folder}`);
-  const path = join(folder, "write-test");
-  const handle = await open(path, "w");
-  try {
-    await handle.writeFile(Buffer.alloc(4096));
-    await handle.sync();
-  } finally {
-    await handle.close();
-    await rm(path, { force: true });
   }
 }

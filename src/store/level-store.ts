@@ -7,7 +7,7 @@ import type { LeafRecord } from "../core/leaf.ts";
 import type { Json, LeafId, OutboxEntry, SetAsideEntry } from "../core/message.ts";
 import { entryBytes } from "../core/outbox.ts";
 import type { CloudToDeviceEntry, MetaKey, Store, StoreUsage, Write } from "../flow/ports.ts";
-import { encodeWrite, type KeysOnDisk, planBatch, type Step } from "./batch-plan.ts";
+import { encodeWrite, isAddition, type KeysOnDisk, planBatch, type Step } from "./batch-plan.ts";
 import { CommitQueue } from "./commit-queue.ts";
 import {
   areaRange,
@@ -29,22 +29,29 @@ import { LevelDatabase, type Operation } from "./level-database.ts";
 import { isCorruption, type Page, type RawEntry } from "./level-page.ts";
 import { loadCounters } from "./load-counters.ts";
 import { OutboxLedger } from "./outbox-ledger.ts";
-import type { StoreContext } from "./recovery.ts";
+import { isDiskFull, type StoreContext } from "./recovery.ts";
+import { RESERVE_BYTES } from "./reserve.ts";
 import { Room } from "./room.ts";
 
 type Decode<T> = (key: Buffer, sealed: Buffer) => Decoded<T>;
 
 const PAGE_ENTRIES = 500;
-/** Large against what merging costs, small against what a gateway may keep. */
-const COMPACT_BYTES = 32 * 1024 * 1024;
+export interface StoreSizes {
+  /** Room is given back after so many settled bytes. */
+  readonly compactBytes: number;
+  /** Kept free for the store's own work on a full disk; 0: nothing. */
+  readonly reserveBytes: number;
+}
+
+/** The first is large against what merging costs, small against what a gateway may keep. */
+const SIZES: StoreSizes = { compactBytes: 32 * 1024 * 1024, reserveBytes: RESERVE_BYTES };
 
 /**
  * Opens the store in `folder`, which is made when it does not exist; its parent must be on the same volume, since a damaged
- * database is set aside next to it. Room is given back after each `compactBytes` that were settled.
- * Throws STATE_LOCKED, STATE_FORMAT or STORE_FAILED.
+ * database is set aside next to it, and the reserve lies there. Throws STATE_LOCKED, STATE_FORMAT or STORE_FAILED.
  */
-export async function openLevelStore(context: StoreContext, compactBytes = COMPACT_BYTES): Promise<Store> {
-  const store = new LevelStore(context, compactBytes);
+export async function openLevelStore(context: StoreContext, sizes: Partial<StoreSizes> = {}): Promise<Store> {
+  const store = new LevelStore(context, { ...SIZES, ...sizes });
   await store.open();
   return store;
 }
@@ -59,9 +66,9 @@ class LevelStore implements Store {
   readonly #room: Room;
   readonly #unreadable = new Set<string>();
 
-  constructor(context: StoreContext, compactBytes: number) {
+  constructor(context: StoreContext, { compactBytes, reserveBytes }: StoreSizes) {
     this.#context = context;
-    this.#database = new LevelDatabase(context, async (opened) => {
+    this.#database = new LevelDatabase(context, reserveBytes, async (opened) => {
       this.#retainedAfter = 0;
       this.#ledger.load(await loadCounters(opened));
       this.#reportUsage();
@@ -71,6 +78,7 @@ class LevelStore implements Store {
       database: this.#database,
       ledger: this.#ledger,
       compactBytes,
+      isFull: () => this.#database.isFull,
       retainedAfter: () => this.#retainedAfter,
     });
   }
@@ -80,6 +88,7 @@ class LevelStore implements Store {
   }
 
   async commit(writes: readonly Write[]): Promise<void> {
+    if (isAddition(writes) && this.#database.isFull) throw storeFailed("the disk is full");
     return this.#queue.enqueue(writes.map(encodeWrite));
   }
 
@@ -144,8 +153,9 @@ class LevelStore implements Store {
     if (steps.length === 0) return;
     try {
       await this.#write(steps).catch((error: unknown) => {
-        // Nothing was written: LevelDB refuses because its own compaction met a damaged block. Salvaged, it takes it.
-        if (isCorruption(error)) return this.#write(steps);
+        // LevelDB refuses because its own compaction met a damaged block or the end of the disk: salvaged, or with the reserve given
+        // up, it takes it. What was written all the same is written once more.
+        if (isCorruption(error) || isDiskFull(error)) return this.#write(steps);
         throw error;
       });
     } catch (error) {

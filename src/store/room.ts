@@ -16,10 +16,14 @@ export interface RoomOptions {
   readonly log: Log;
   /** After so many settled bytes LevelDB is asked to merge. */
   readonly compactBytes: number;
+  /** Room is wanted sooner: it is given back in smaller parts. */
+  readonly isFull: () => boolean;
   /** Nothing retained lies up to here. */
   readonly retainedAfter: () => number;
 }
 
+/** Of `compactBytes`, while the disk is full. */
+const FULL_PART = 16;
 /** What LevelDB holds beside the entries, in `compactBytes`: write-ahead logs, tables whose turn has not come. */
 const SLACK = 3;
 
@@ -52,7 +56,8 @@ export class Room implements AsyncDisposable {
   }
 
   async #giveBackWhileDue(): Promise<void> {
-    while (this.#settledBytes >= this.#options.compactBytes && !this.#isClosed) {
+    const { compactBytes, isFull } = this.#options;
+    while (this.#settledBytes >= (isFull() ? compactBytes / FULL_PART : compactBytes) && !this.#isClosed) {
       this.#settledBytes = 0;
       await this.#giveBack();
     }

@@ -1,16 +1,18 @@
 /** A disk that refuses: commits are rejected while it does, nothing that resolved is lost, and the store works again by itself. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { OutboxEntry } from "../../src/core/message.ts";
 import type { Store } from "../../src/flow/ports.ts";
+import { systemClock } from "../../src/ops/clock.ts";
 import { openLevelStore } from "../../src/store/level-store.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { RecordingMetrics } from "../support/recording-metrics.ts";
 import { checkHistory, historyWrites } from "../support/store-history.ts";
-import { LevelRig } from "../support/store-samples.ts";
+import { append, LevelRig, leafRecord, settle } from "../support/store-samples.ts";
 
 const CHILD = new URL("../support/store-crash-child.ts", import.meta.url).pathname;
 
@@ -26,7 +28,7 @@ function smallDisk(megabytes: number): (Disposable & { readonly path: string }) 
   return {
     path,
     [Symbol.dispose]: () => {
-      execFileSync("umount", [path]);
+      execFileSync("umount", ["--lazy", path]);
       rmSync(path, { recursive: true });
     },
   };
@@ -62,7 +64,7 @@ describe.skipIf(!canMount)("a full disk", () => {
       const filler = join(disk.path, "filler");
       let resolved = 0;
       {
-        await using store = await openLevelStore(context);
+        await using store = await openLevelStore(context, { reserveBytes: 0 });
         for (let round = 0; round < 3; round += 1) {
           for (let n = 0; n < 30; n += 1, resolved += 1) await store.commit(historyWrites(resolved, bytes));
           fill(filler);
@@ -77,7 +79,7 @@ describe.skipIf(!canMount)("a full disk", () => {
         }
       }
       expect(metrics.value("store_failures_total")).toBe(12);
-      await using store = await openLevelStore(context);
+      await using store = await openLevelStore(context, { reserveBytes: 0 });
       expect(await checkHistory(store, resolved)).toBe(resolved);
       expect(metrics.total("store_damaged_total")).toBe(0);
     },
@@ -92,7 +94,7 @@ describe.skipIf(!canMount)("a full disk", () => {
       log: new RecordingLog(),
       metrics: new RecordingMetrics(),
     };
-    await using store = await openLevelStore(context);
+    await using store = await openLevelStore(context, { reserveBytes: 0 });
     await store.commit(historyWrites(0, 100));
     fill(join(disk.path, "filler"));
     const results = await Promise.allSettled([1, 2, 3].map((n) => store.commit(historyWrites(n, 200_000))));
@@ -100,6 +102,66 @@ describe.skipIf(!canMount)("a full disk", () => {
     expect(await checkHistory(store, 1)).toBe(1);
   });
 });
+
+describe.skipIf(!canMount)("a disk full of the store's own entries", () => {
+  const payload = "x".repeat(20_000);
+
+  /** Until the store says that only what makes room is taken; returns the last number that is stored. */
+  async function appendUntilFull(store: Store, metrics: RecordingMetrics, from: number): Promise<number> {
+    for (let next = from; ; ) {
+      const error: unknown = await store.commit([append(next, payload)]).catch((reason: unknown) => reason);
+      if (error === undefined) next += 1;
+      else if (metrics.value("store_disk_full") === 1) return next - 1;
+    }
+  }
+
+  test.each([false, true])("is emptied by settling them (after a restart: %s)", async (restarts) => {
+    using disk = smallDisk(96);
+    if (disk === undefined) throw new Error("the disk cannot be mounted any more");
+    const metrics = new RecordingMetrics();
+    const context = { folder: join(disk.path, "store"), clock: systemClock, log: new RecordingLog(), metrics };
+    let last = 0;
+    {
+      await using store = await openLevelStore(context);
+      const reserve = (): number => statSync(`${context.folder}.reserve`, { throwIfNoEntry: false })?.size ?? 0;
+      await expect.poll(reserve, { timeout: 60_000 }).toBe(24 * 1024 * 1024);
+      last = await appendUntilFull(store, metrics, 1);
+      expect(last).toBeGreaterThan(500);
+      // What is no telemetry still finds room.
+      await store.commit([{ kind: "leaf", record: leafRecord("leaf-1") }]);
+      if (!restarts) await emptyAndFillAgain(store);
+    }
+    if (restarts) {
+      await using store = await openLevelStore(context);
+      // Opening has merged what was in the logs, so there may be room for a few more.
+      last = await appendUntilFull(store, metrics, last + 1);
+      await emptyAndFillAgain(store);
+    }
+    expect(metrics.total("store_damaged_total")).toBe(0);
+
+    async function emptyAndFillAgain(store: Store): Promise<void> {
+      const seqs = (await readAll(store)).map(({ seq }) => seq);
+      expect(seqs).toEqual(Array.from({ length: last }, (_, at) => at + 1));
+      for (let at = 0; at < seqs.length; at += 100)
+        await store.commit(seqs.slice(at, at + 100).map((seq) => settle(seq)));
+      const append1 = (): Promise<unknown> =>
+        store.commit([append(last + 1, payload)]).catch((error: unknown) => error);
+      await expect.poll(append1, { timeout: 30_000 }).toBeUndefined();
+      expect(metrics.value("store_disk_full")).toBe(0);
+      expect(await appendUntilFull(store, metrics, last + 2)).toBeGreaterThan(last + 300);
+    }
+  });
+});
+
+/** All entries; a page holds what fits into memory. */
+async function readAll(store: Store): Promise<readonly OutboxEntry[]> {
+  const all: OutboxEntry[] = [];
+  for (;;) {
+    const page = await store.outbox(all.at(-1)?.seq ?? 0, 500);
+    all.push(...page);
+    if (page.length < 500) return all;
+  }
+}
 
 describe("a file that may not grow", () => {
   test("the store begins a new file and loses nothing", async () => {

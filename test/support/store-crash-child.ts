@@ -14,7 +14,10 @@ const IN_FLIGHT = 4;
 const [folder = "", first = "0", commits = "0", seed = "1"] = process.argv.slice(2);
 const random = seeded(Number(seed));
 const metrics = new RecordingMetrics();
-const store = await openLevelStore({ folder, clock: new ManualClock(), log: new RecordingLog(), metrics });
+const store = await openLevelStore(
+  { folder, clock: new ManualClock(), log: new RecordingLog(), metrics },
+  { reserveBytes: 0 },
+);
 writeSync(1, "open\n");
 
 let next = Number(first);

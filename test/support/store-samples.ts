@@ -11,7 +11,7 @@ import {
   type Telemetry,
 } from "../../src/core/message.ts";
 import type { CloudToDeviceEntry, Store, Write } from "../../src/flow/ports.ts";
-import { openLevelStore } from "../../src/store/level-store.ts";
+import { openLevelStore, type StoreSizes } from "../../src/store/level-store.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { RecordingLog } from "./recording-log.ts";
 import { RecordingMetrics } from "./recording-metrics.ts";
@@ -96,8 +96,9 @@ export class LevelRig implements AsyncDisposable {
     return rig;
   }
 
-  open(compactBytes?: number): Promise<Store> {
-    return openLevelStore(this, compactBytes);
+  /** Without a reserve when none is asked for: most tests need no room on a full disk. */
+  open(sizes: Partial<StoreSizes> = {}): Promise<Store> {
+    return openLevelStore(this, { reserveBytes: 0, ...sizes });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -61,7 +61,7 @@ describe("the room of what was settled is given back", () => {
 
   test("when a queue has drained", async () => {
     await using rig = await LevelRig.create();
-    await using store = await rig.open(4 * MB);
+    await using store = await rig.open({ compactBytes: 4 * MB });
     const seqs = Array.from({ length: 200 }, (_, at) => at + 1);
     for (let at = 0; at < 200; at += 50) await store.commit(seqs.slice(at, at + 50).map((seq) => append(seq, payload)));
     expect(await folderBytes(rig.folder)).toBeGreaterThan(12 * MB);
@@ -73,7 +73,7 @@ describe("the room of what was settled is given back", () => {
 
   test("among entries that wait for ever", async () => {
     await using rig = await LevelRig.create();
-    await using store = await rig.open(2 * MB);
+    await using store = await rig.open({ compactBytes: 2 * MB });
     // So many that LevelDB keeps the tombstones in several tables, of which only the first is below the head.
     const seqs = Array.from({ length: 800 }, (_, at) => at + 1);
     const waiting = seqs.filter((seq) => seq % 80 === 1);
