@@ -154,8 +154,8 @@ export class SdkLeaf {
       const subscriptions = filters.map(([filter, qos]) => ({ topic: filter.replace("{d}", this.id), qos }));
       this.#send({ cmd: "subscribe", messageId, subscriptions });
       const { granted } = (await suback) as Extract<Packet, { cmd: "suback" }>;
-      if (granted.map(Number).join() !== filters.map(([, qos]) => qos).join())
-        this.complaints.push(`granted ${granted.join()} for ${filters.join()}`);
+      const got = granted.map(Number).join();
+      if (got !== filters.map(([, qos]) => qos).join()) this.complaints.push(`granted ${got} for ${filters.join()}`);
     }
   }
 
@@ -205,7 +205,7 @@ export class SdkLeaf {
   #patch(topic: string, body: JsonObject): void {
     const { $version, ...patch } = body;
     const keys = Object.keys(body);
-    if (topic !== `${DESIRED}?$version=${String($version)}`) this.complaints.push(`odd topic ${topic}`);
+    if (topic !== `${DESIRED}?$version=${Number($version)}`) this.complaints.push(`odd topic ${topic}`);
     if (keys.at(-1) !== "$version") this.complaints.push(`$version is not last: ${keys.join()}`);
     this.desired = hubMerge(this.desired, patch);
     this.#acknowledge(patch, Number($version));
@@ -233,7 +233,9 @@ export class SdkLeaf {
 
   #resend(): void {
     const { resends } = this.wire;
-    for (const [messageId, packet] of [...this.#unacknowledged]) {
+    // A copy: what is sent as a new packet is unacknowledged again.
+    const unacknowledged = Array.from(this.#unacknowledged);
+    for (const [messageId, packet] of unacknowledged) {
       if (!packet.topic.startsWith("devices/")) this.#unacknowledged.delete(messageId);
       else if (resends === "same-packet-with-dup") this.#send({ ...packet, dup: true });
       else {
