@@ -91,6 +91,9 @@ interface Window {
   held: number;
 }
 
+/** A reason out of a closed list. A sentence may hold what a leaf sent, and would let it write a line each time. */
+const LABEL = /^[a-z0-9]+(?:-[a-z0-9]+)*$/;
+
 /** Whose it is and why, where fields say so: a second reason within a minute is news. */
 function keyOf({
   leafId,
@@ -101,7 +104,9 @@ function keyOf({
   readonly remoteAddress?: unknown;
   readonly reason?: unknown;
 }): string {
-  return [leafId ?? remoteAddress, reason].map((part) => (typeof part === "string" ? part : "")).join(" ");
+  const whose = leafId ?? remoteAddress;
+  const why = typeof reason === "string" && LABEL.test(reason) ? reason : "";
+  return `${typeof whose === "string" ? whose : ""} ${why}`;
 }
 
 /** Different keys that are remembered; a hostile crowd of leaves must not fill the memory. */

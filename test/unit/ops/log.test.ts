@@ -161,6 +161,13 @@ describe("limitRepeats", () => {
     expect(inner.lines).toHaveLength(4);
   });
 
+  test("a reason that is a sentence is no other reason: a leaf could say another one each time", () => {
+    const { inner, log } = limited();
+    for (let version = 0; version < 100; version += 1)
+      log.warn({ leafId: "a", reason: `version is 1, not ${version}` }, "refused");
+    expect(inner.lines).toHaveLength(1);
+  });
+
   test("a crowd of ten thousand leaves does not make it forget to write or to count", () => {
     const { inner, log } = limited();
     for (let leaf = 0; leaf < 10_000; leaf += 1) {
