@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { prepareContainers } from "./containers.ts";
 
 interface Totals {
   passed: number;
@@ -30,7 +31,9 @@ function say(text: string): void {
 /** A check that has no tests of its own counts as one. */
 function check(name: string, command: string, args: readonly string[]): void {
   say(name);
+  const started = Date.now();
   const { status } = spawnSync(command, args, { stdio: "inherit" });
+  console.log(`${name}: ${Math.round((Date.now() - started) / 1_000)} s`);
   if (status === 0) totals.passed += 1;
   else totals.failed += 1;
   if (status !== 0) console.log(`${name}: FAILED`);
@@ -45,12 +48,18 @@ interface VitestReport {
   readonly success: boolean;
 }
 
-function tests(name: string, project: string, environment: Readonly<Record<string, string>> = {}): void {
+interface TierOptions {
+  readonly environment?: Readonly<Record<string, string>>;
+  /** For vitest. */
+  readonly args?: readonly string[];
+}
+
+function tests(name: string, project: string, { args: more = [], environment = {} }: TierOptions = {}): void {
   say(name);
   const folder = mkdtempSync(join(tmpdir(), "pnp-gateway-test-"));
   const file = join(folder, "report.json");
   const started = Date.now();
-  const args = ["run", "--project", project, "--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
+  const args = ["run", "--project", project, "--reporter=default", "--reporter=json", `--outputFile.json=${file}`, ...more];
   const { status } = spawnSync("vitest", args, { stdio: "inherit", env: { ...process.env, ...environment } });
   try {
     const report = JSON.parse(readFileSync(file, "utf8")) as VitestReport;
@@ -66,18 +75,41 @@ function tests(name: string, project: string, environment: Readonly<Record<strin
   console.log(`${name}: ${Math.round((Date.now() - started) / 1000)} s`);
 }
 
+/** Last, since an engine beside them would slow the others down. */
+function containerTests(): void {
+  say("containers");
+  const prepared = prepareContainers(isCi);
+  switch (prepared.kind) {
+    case "unavailable":
+      skippedSuites.push(`container tests (test/e2e): ${prepared.reason}`);
+      return;
+    case "failed":
+      totals.failed += 1;
+      console.log(`containers: FAILED: ${prepared.reason}`);
+      return;
+    case "ready":
+      skippedSuites.push(...prepared.skipped);
+      tests("e2e", "e2e", { args: prepared.args, environment: { TESTCONTAINERS_RYUK_DISABLED: "true" } });
+      prepared.stop();
+  }
+}
+
+const began = Date.now();
 check("format", "biome", ["check", "."]);
 check("lint", "oxlint", []);
 check("types", "tsc", ["-p", "."]);
 check("unused code", "knip", []);
 check("build", "tsc", ["-p", "tsconfig.build.json"]);
 tests("unit", "unit");
-tests("contract", "contract", { FUZZ_RUNS: process.env["FUZZ_RUNS"] ?? "2000", LINKS: process.env["LINKS"] ?? "300" });
+tests("contract", "contract", {
+  environment: { FUZZ_RUNS: process.env["FUZZ_RUNS"] ?? "2000", LINKS: process.env["LINKS"] ?? "300" },
+});
 tests("integration", "integration");
 tests("crash", "crash");
+containerTests();
 
 for (const suite of skippedSuites) console.log(`SKIPPED: ${suite}`);
-console.log("");
+console.log(`\nall of it: ${Math.round((Date.now() - began) / 1_000)} s`);
 console.log(`${totals.passed} passed, ${totals.failed} failed${totals.skipped > 0 ? `, ${totals.skipped} skipped` : ""}`);
 if (isCi && skippedSuites.length > 0) {
   console.error("In CI nothing may be skipped.");

@@ -4,7 +4,9 @@
  * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>`, `config` and `manifest check` answer operators without starting it.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { isIPv6 } from "node:net";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config.ts";
@@ -77,17 +79,26 @@ function answer(words: readonly string[], moduleName: string | undefined): void 
 
 async function serve(): Promise<void> {
   try {
-    const started = await startGateway({
-      config: readConfig(),
-      environment: process.env,
-      stateFolder: process.env["GATEWAY_STATE"] ?? "./.gateway",
-      bootId: bootId(),
-    });
+    const config = readConfig();
+    const stateFolder = process.env["GATEWAY_STATE"] ?? "./.gateway";
+    const started = await startGateway({ config, environment: process.env, stateFolder, bootId: bootId() });
     gateway = started;
+    tellHealthCheck(stateFolder, config, started.opsPort);
     if (isEnding) await started[Symbol.asyncDispose]();
   } catch (error) {
     if (error instanceof GatewayError) fail(`${error.code}: ${error.message}`, 1);
     throw error;
+  }
+}
+
+/** Where healthcheck.ts asks; an empty text when there is nobody to ask. */
+function tellHealthCheck(stateFolder: string, { opsBind }: Config, port: number | undefined): void {
+  const host = ["0.0.0.0", "::"].includes(opsBind) ? "localhost" : opsBind;
+  const url = port === undefined ? "" : `http://${isIPv6(host) ? `[${host}]` : host}:${port}/healthz`;
+  try {
+    writeFileSync(join(stateFolder, "health-url"), `${url}\n`);
+  } catch (error) {
+    process.stderr.write(`The health check has to guess: ${String(error)}\n`);
   }
 }
 

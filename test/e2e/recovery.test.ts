@@ -6,6 +6,8 @@ import { type Program, report, roundTrip, startProgram, telemetryArrives } from 
 
 const { Message } = azureIotDevice;
 const TIMEOUT_MS = 300_000;
+/** The same program, with another revision in its label: what the Edge agent sees as an update. */
+const NEXT_IMAGE = "iotedge-pnp-gateway:test-next";
 
 let world: ContainerWorld;
 let leaf: Program;
@@ -22,9 +24,9 @@ afterAll(async () => {
 test(
   "what a leaf sends while the hub's container is stopped arrives when it runs again",
   async () => {
-    await world.stopHub();
+    await world.cloud.stop();
     await speaks("hub-away");
-    await world.startStoppedHub();
+    await world.resumeCloud();
     await heard("hub-away");
     await roundTrip(world, leaf, "hub-back");
   },
@@ -41,7 +43,7 @@ test(
     leaf.client.on("disconnect", count);
     await world.cutUplink();
     await speaks("uplink-cut");
-    await world.setDesired({ leaf1: { __t: "c", target: "told-while-cut" } });
+    await world.cloud.setDesired({ leaf1: { __t: "c", target: "told-while-cut" } });
     await world.healUplink();
     await heard("uplink-cut");
     await expect.poll(() => leaf.patches.map((patch) => patch["target"]), WITHIN).toContain("told-while-cut");
@@ -66,13 +68,13 @@ test(
 );
 
 test(
-  "a gateway that is replaced in order ends with 0 within the grace, and its successor goes on",
+  "an update to another image ends the gateway with 0 within the grace, and its successor goes on with the volume",
   async () => {
     await world.cutUplink();
     await speaks("before-the-update");
     const { ExitCode } = await world.removeGateway("SIGTERM");
     expect(ExitCode).toBe(0);
-    await world.startGateway();
+    await world.startGateway({ image: NEXT_IMAGE });
     await heard("before-the-update");
     await roundTrip(world, leaf, "after-the-update");
   },
@@ -87,5 +89,5 @@ async function speaks(mark: string): Promise<void> {
 
 async function heard(mark: string): Promise<void> {
   await telemetryArrives(world, "leaf1", mark);
-  await expect.poll(() => world.reported("leaf1"), WITHIN).toMatchObject({ mark });
+  await expect.poll(() => world.cloud.reported("leaf1"), WITHIN).toMatchObject({ mark });
 }

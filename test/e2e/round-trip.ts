@@ -21,7 +21,7 @@ export async function startProgram(world: ContainerWorld, leafId: string): Promi
   const patches: JsonObject[] = [];
   twin.on("properties.desired", (patch: JsonObject) => patches.push(structuredClone(patch)));
   await vi.waitFor(async () => {
-    const { payload } = await world.command("gateway*getLeaf", { leafId });
+    const { payload } = await world.cloud.command("gateway*getLeaf", { leafId });
     const subscriptions: unknown = expect.arrayContaining([expect.stringContaining("twin/PATCH/properties/desired")]);
     expect(payload).toMatchObject({ subscriptions });
   }, WITHIN);
@@ -33,16 +33,16 @@ export async function roundTrip(world: ContainerWorld, program: Program, mark: s
   await client.sendEvent(new Message(JSON.stringify({ mark })));
   await telemetryArrives(world, leafId, mark);
   await report(program, { mark });
-  await expect.poll(() => world.reported(leafId), WITHIN).toMatchObject({ __t: "c", mark });
-  await world.setDesired({ [leafId]: { __t: "c", target: mark } });
+  await expect.poll(() => world.cloud.reported(leafId), WITHIN).toMatchObject({ __t: "c", mark });
+  await world.cloud.setDesired({ [leafId]: { __t: "c", target: mark } });
   await expect.poll(() => patches.map((patch) => patch["target"]), WITHIN).toContain(mark);
-  await expect.poll(() => world.command(`${leafId}*run`), WITHIN).toEqual({ status: 200, payload: { leafId } });
+  await expect.poll(() => world.cloud.command(`${leafId}*run`), WITHIN).toEqual({ status: 200, payload: { leafId } });
 }
 
 export async function telemetryArrives(world: ContainerWorld, leafId: string, mark: string): Promise<void> {
   await expect
     .poll(
-      () => world.messagesOf(leafId).map(({ body }) => (typeof body === "string" ? body : JSON.stringify(body))),
+      () => world.cloud.messagesOf(leafId).map(({ body }) => (typeof body === "string" ? body : JSON.stringify(body))),
       WITHIN,
     )
     .toContain(JSON.stringify({ mark }));
