@@ -38,7 +38,14 @@ const DEVICE_INFORMATION = {
 
 type Properties = Readonly<Record<string, unknown>>;
 
-const deviceId = process.argv[2] ?? process.env["LEAF_ID"] ?? "leaf1";
+const [argument, ...more] = process.argv.slice(2);
+if (argument?.startsWith("-") === true || more.length > 0) {
+  console.log(
+    "Usage: npm run leaf [-- <device id>]; settings from the environment stand at the top of samples/temperature-controller.ts",
+  );
+  process.exit(/^(?:-h|--help)$/.test(argument ?? "") ? 0 : 2);
+}
+const deviceId = argument ?? process.env["LEAF_ID"] ?? "leaf1";
 const intervalMs = Number(process.env["LEAF_INTERVAL_MS"] ?? 5_000);
 const ended = new AbortController();
 

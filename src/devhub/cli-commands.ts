@@ -34,9 +34,9 @@ export interface Command {
 
 export const COMMANDS: Readonly<Record<string, Command>> = {
   twin: {
-    usage: "twin [--leaf <id>]",
+    usage: "twin [--leaf <id>] [--json]",
     summary: "Show the gateway's module twin, or one leaf's part of it",
-    options: ["leaf", "device", "module"],
+    options: ["leaf", "device", "module", "json"],
     run: showTwin,
   },
   leaves: {
@@ -86,9 +86,25 @@ async function showTwin(input: CommandInput): Promise<number> {
   const module = moduleId === undefined ? "" : `/modules/${encodeURIComponent(moduleId)}`;
   const twin = expectOk(await hub.call("GET", `/twins/${encodeURIComponent(deviceId)}${module}`));
   const leafId = options["leaf"];
-  const shown = leafId === undefined ? twin : leafPart(twin, leafNamed(await knownLeaves(hub), leafId));
-  input.print(JSON.stringify(shown, undefined, 2));
+  const all = input.json ? twin : withoutMetadata(twin);
+  const shown = leafId === undefined ? all : leafPart(twin, leafNamed(await knownLeaves(hub), leafId));
+  input.print(JSON.stringify(shown, undefined, input.json ? 0 : 2));
   return 0;
+}
+
+/** What people look for: who it is and both sections, without a time stamp for every value. */
+function withoutMetadata(twin: Json): Json {
+  if (!isObject(twin)) return twin;
+  const { properties } = twin;
+  const sections = Object.entries(isObject(properties) ? properties : {}).map(([name, section]) => {
+    const { $metadata: _times, ...rest } = isObject(section) ? section : {};
+    return [name, rest] as const;
+  });
+  const kept = ["deviceId", "moduleId", "modelId", "connectionState"].filter((key) => Object.hasOwn(twin, key));
+  return {
+    ...Object.fromEntries(kept.map((key) => [key, twin[key] ?? null])),
+    properties: Object.fromEntries(sections),
+  };
 }
 
 async function listLeaves(input: CommandInput): Promise<number> {

@@ -23,11 +23,13 @@ const OPTIONS: Readonly<Record<string, string>> = {
   mode: "<mode>       silent: packets vanish (default); refused: connections are refused",
   device: "<id>       another device's twin",
   module: "<id>       another module's twin",
-  json: "             one JSON value a line",
+  json: "             one JSON value a line, with all there is",
 };
 
 export async function runCli(argv: readonly string[], world: CliWorld): Promise<number> {
-  const [name, ...rest] = argv;
+  const [first, ...others] = argv;
+  // `help set` is `set --help`.
+  const [name, ...rest] = first === "help" && others[0] !== undefined ? [others[0], "--help"] : argv;
   if (name === undefined || name === "help" || name.startsWith("-")) {
     for (const line of overview()) world.print(line);
     return name === undefined ? 2 : 0;

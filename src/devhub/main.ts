@@ -19,14 +19,17 @@
  */
 
 import { startDevHub } from "./devhub.ts";
-import { parseEnvironment } from "./settings.ts";
+import { parseEnvironment, sayTakenPort } from "./settings.ts";
 
 const parsed = parseEnvironment(process.env);
 if (parsed.kind === "invalid") {
   for (const problem of parsed.problems) console.error(problem);
   process.exit(2);
 }
-const hub = await startDevHub(parsed.settings);
+const hub = await startDevHub(parsed.settings).catch((error: unknown) => {
+  console.error(sayTakenPort(error, parsed.settings) ?? error);
+  process.exit(1);
+});
 
 const stop = () => {
   hub[Symbol.asyncDispose]().then(

@@ -166,6 +166,24 @@ export function parseEnvironment(environment: Readonly<Record<string, string | u
   return { kind: "valid", settings: { ...given, ...data.DEVHUB_SETTINGS } };
 }
 
+/** What to do about a port that could not be bound, with the name of its variable; undefined for any other error. */
+export function sayTakenPort(error: unknown, given: Partial<DevHubSettings>): string | undefined {
+  if (!(error instanceof Error) || !("code" in error) || error.code !== "EADDRINUSE" || !("port" in error))
+    return undefined;
+  const settings = { ...DEFAULT_SETTINGS, ...given };
+  const [, variable = "its variable"] = PORT_VARIABLES.find(([key]) => settings[key] === error.port) ?? [];
+  return `Port ${String(error.port)} is taken by another program, perhaps by a development hub that runs already. End that one, or choose another port with ${variable}.`;
+}
+
+const PORT_VARIABLES = [
+  ["mqttPort", "DEVHUB_MQTT_PORT"],
+  ["plainMqttPort", "DEVHUB_PLAIN_MQTT_PORT"],
+  ["servicePort", "DEVHUB_SERVICE_PORT"],
+  ["metricsPort", "DEVHUB_METRICS_PORT"],
+  ["probePort", "DEVHUB_PROBE_PORT"],
+  ["workloadPort", "DEVHUB_WORKLOAD_PORT"],
+] as const;
+
 function numericSettings(): string[] {
   return Object.entries(DEFAULT_SETTINGS)
     .filter(([, value]) => typeof value === "number")

@@ -223,7 +223,7 @@ export class TwinSync {
       );
       return false;
     }
-    log.info({ version: desiredVersion, tookMs: read.tookMs, fromCloud }, "the module twin was read");
+    log.info({ version: desiredVersion, tookMs: Math.round(read.tookMs), fromCloud }, "the module twin was read");
     synchronised();
     await this.#takenIn(leaves, source);
     return true;

@@ -87,7 +87,9 @@ function oneLine(text: string): string {
 /** One event of one key, and how often it was held back since it was last written. */
 interface Window {
   readonly untilMs: number;
-  readonly write: (repeated: number) => void;
+  readonly write: (last: object, repeated: number) => void;
+  /** Fields of the last one that was held back: what is told late shall at least be the newest. */
+  last: object;
   held: number;
 }
 
@@ -121,7 +123,7 @@ export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
   const windows = new Map<string, Window>();
   const close = (name: string, window: Window): void => {
     windows.delete(name);
-    if (window.held > 0) window.write(window.held);
+    if (window.held > 0) window.write(window.last, window.held);
   };
   const limited =
     (level: LogLevel) =>
@@ -135,10 +137,11 @@ export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
       const open = windows.get(name);
       if (open !== undefined) {
         open.held += 1;
+        open.last = fields;
         return;
       }
-      const write = (repeated: number): void => log[level]({ ...fields, repeated }, event);
-      windows.set(name, { untilMs: nowMs + windowMs, write, held: 0 });
+      const write = (last: object, repeated: number): void => log[level]({ ...last, repeated }, event);
+      windows.set(name, { untilMs: nowMs + windowMs, write, last: fields, held: 0 });
       log[level](fields, event);
     };
   return { debug: limited("debug"), info: limited("info"), warn: limited("warn"), error: limited("error") };

@@ -63,6 +63,26 @@ describe("the process", () => {
     expect(metrics).toMatch(/edgehub_queue_length\{[^}]*\} 5\n/);
   });
 
+  test("says which variable moves it from a port that is taken", async () => {
+    const { ready } = await start();
+    const taken = new URL(String(ready["metricsUrl"])).port;
+    const ports = {
+      DEVHUB_MQTT_PORT: "0",
+      DEVHUB_SERVICE_PORT: "0",
+      DEVHUB_METRICS_PORT: taken,
+      DEVHUB_PROBE_PORT: "0",
+    };
+    const second = spawn(process.execPath, ["src/devhub/main.ts"], {
+      env: { PATH: process.env["PATH"] ?? "", DEVHUB_STATE: join(state, "second"), ...ports },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    children.push(second);
+    let said = "";
+    second.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
+    expect((await once(second, "close"))[0]).toBe(1);
+    expect(said).toMatch(new RegExp(`^Port ${taken} is taken .* DEVHUB_METRICS_PORT\\.\\n$`));
+  });
+
   test("ends with code 0 at SIGTERM", async () => {
     const { child } = await start();
     child.kill("SIGTERM");

@@ -187,6 +187,11 @@ describe("the other commands", () => {
       moduleId: "gw",
       properties: { desired: { $version: 3 } },
     });
+    expect((await hub("twin")).out).not.toContain("$metadata");
+    expect(JSON.parse((await hub("twin", "--json")).out)).toMatchObject({
+      etag: expect.any(String),
+      properties: { desired: { $version: 3, $metadata: expect.any(Object) } },
+    });
     const part = JSON.parse((await hub("twin", "--leaf", "leaf1")).out) as { desired: object };
     expect(part.desired).toEqual({ leaf1__thermostat1: { __t: "c", a: 1 }, $version: 3 });
   });
@@ -266,6 +271,8 @@ describe("mistakes", () => {
       complaint: expect.stringContaining("Usage: npm run hub -- leaves"),
     });
     expect(await hub("set", "--help")).toMatchObject({ code: 0, out: expect.stringContaining("--leaf <id>") });
+    expect(await hub("help", "set")).toEqual(await hub("set", "--help"));
+    expect(await hub("help", "fly")).toMatchObject({ code: 2, complaint: expect.stringContaining("no command fly") });
     expect((await hub()).code).toBe(2);
     expect((await hub("toString")).code).toBe(2);
   });

@@ -35,6 +35,17 @@ function command(name: string, payload: string | number | null) {
 }
 
 describe("the sample leaf", () => {
+  it.each([
+    ["--help", 0],
+    ["--verbose", 2],
+  ])("says how it is called when it is called with %s", async (argument, code) => {
+    const asked = spawn(process.execPath, ["samples/temperature-controller.ts", argument]);
+    let usage = "";
+    asked.stdout.on("data", (chunk: Buffer) => (usage += chunk.toString()));
+    expect((await once(asked, "close"))[0]).toBe(code);
+    expect(usage).toContain("Usage: npm run leaf");
+  });
+
   it("sends both thermostats' telemetry under their component and the working set under none", async () => {
     const subjects = () => new Set(hub.cloud.events.map(({ system }) => system["sub"]));
     await expect.poll(subjects, WITHIN).toEqual(new Set(["thermostat1", "thermostat2", undefined]));

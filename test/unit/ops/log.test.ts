@@ -113,13 +113,13 @@ describe("limitRepeats", () => {
     const { clock, inner, log } = limited();
     for (let n = 0; n < 5; n += 1) log.warn({ leafId: "a", n }, "refused");
     await clock.advance(59_999);
-    log.warn({ leafId: "a" }, "refused");
+    log.warn({ leafId: "a", n: 5 }, "refused");
     expect(inner.lines).toHaveLength(1);
     await clock.advance(1);
     log.warn({ leafId: "a", n: 9 }, "refused");
     expect(inner.lines.map(({ fields }) => fields)).toEqual([
       { leafId: "a", n: 0 },
-      { leafId: "a", n: 0, repeated: 5 },
+      { leafId: "a", n: 5, repeated: 5 },
       { leafId: "a", n: 9 },
     ]);
   });
