@@ -32,6 +32,8 @@ export interface QueueOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly settings: () => QueueSettings;
+  /** Resolves when the entry is kept for inspection. */
+  readonly setAside: (entry: OutboxEntry, reason: string) => Promise<void>;
   /** True while the hub is likely to be quicker than our disk. */
   readonly hubIsPrompt: () => boolean;
   /** There may be something to take. */
@@ -153,8 +155,8 @@ export class DurableQueue {
 
   /** The hub refuses this one for good: kept for inspection, out of the way of the others. */
   async setAside(live: Live, reason: string): Promise<void> {
-    const { clock, log, metrics, store } = this.#options;
-    await store.commit([{ kind: "set-aside", entry: { entry: live.entry, reason, setAsideMs: clock.now() } }]);
+    const { log, metrics, setAside } = this.#options;
+    await setAside(live.entry, reason);
     this.#taken.delete(live);
     live.settled = true;
     live.resolveSafe({ kind: "safe" });

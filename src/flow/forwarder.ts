@@ -9,6 +9,7 @@ import { afterFailure } from "../core/outbox.ts";
 import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
 import type { Clock, Log, Metrics, Outcome, Store, Upstream } from "./ports.ts";
 import { Retention } from "./retention.ts";
+import { SetAside } from "./set-aside.ts";
 import type { Live, Safe } from "./spool.ts";
 
 export interface ForwarderSettings extends QueueSettings {
@@ -36,6 +37,8 @@ export interface ForwarderOptions {
 }
 
 export class Forwarder {
+  /** What the hub refused while others passed. */
+  readonly setAside: SetAside;
   readonly #options: ForwarderOptions;
   readonly #queue: DurableQueue;
   readonly #stopping = new AbortController();
@@ -52,8 +55,13 @@ export class Forwarder {
 
   constructor(options: ForwarderOptions) {
     this.#options = options;
+    this.setAside = new SetAside({
+      ...options,
+      enqueue: ({ leafId, message }) => this.#queue.enqueue(leafId, message),
+    });
     this.#queue = new DurableQueue({
       ...options,
+      setAside: (entry, reason) => this.setAside.add(entry, reason),
       hubIsPrompt: () => this.#linkUp && this.#pauses === 0 && !this.#blocked,
       available: () => this.#pump(),
     });
@@ -64,6 +72,7 @@ export class Forwarder {
   async start(resend: boolean): Promise<void> {
     if (resend) await this.#retention.restore();
     else await this.#retention.load();
+    await this.setAside.load();
     this.#queue.start();
     this.#every(SWEEP_MS, () => {
       this.#queue.sweep();

@@ -15,12 +15,15 @@ import type { LeafLife } from "./leaf-life.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { CommandAnswer } from "./ports.ts";
 import { owedBy } from "./reported-push.ts";
+import type { SetAside } from "./set-aside.ts";
+import { setAsideCommands } from "./set-aside-commands.ts";
 
 export interface GatewayComponentOptions {
   readonly leaves: Leaves;
   readonly models: Models;
   readonly cloudToDevice: CloudToDevice;
   readonly life: LeafLife;
+  readonly setAside: SetAside;
   readonly diagnostics: () => JsonObject;
   readonly setLogLevel: (level: string) => boolean;
   readonly newMessageId: () => string;
@@ -53,6 +56,7 @@ export class GatewayComponent {
           return { status: 200, payload: summary(leaf) };
         }),
       sendCloudToDevice: (payload) => this.#withLeaf(payload, (leaf, request) => this.#send(leaf, request)),
+      ...setAsideCommands(options.setAside),
       getDiagnostics: () => ({ status: 200, payload: options.diagnostics() }),
       getModel: (payload) => this.#model(payload),
       setLogLevel: (payload) => this.#setLogLevel(payload),

@@ -57,6 +57,7 @@ export class RelayReport {
       outboxEntries: forwarder.depth,
       outboxBytesOnDisk: forwarder.diskBytes,
       outboxOldestAgeSecs: Math.round(this.#oldestAgeSecs()),
+      setAsideMessages: forwarder.setAside.size,
       reportedBytes: budget.totalBytes,
       desiredBytes: twinBytes(apply.known?.desired ?? {}),
     };
@@ -69,6 +70,7 @@ export class RelayReport {
     metrics.gauge("leaves_known", leaves.size);
     metrics.gauge("reported_owed_leaves", push.owing);
     metrics.gauge("outbox_in_flight", forwarder.inFlight);
+    metrics.gauge("set_aside_entries", forwarder.setAside.size);
     metrics.gauge("outbox_entries", forwarder.depth);
     metrics.gauge("outbox_oldest_age_seconds", this.#oldestAgeSecs());
     metrics.gauge("twin_bytes", budget.totalBytes, { section: "reported" });

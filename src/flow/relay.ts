@@ -131,6 +131,7 @@ export class Relay implements AsyncDisposable {
       leaves,
       cloudToDevice,
       life,
+      setAside: forwarder.setAside,
       diagnostics: () => this.diagnostics(),
     });
     const commands = new Commands({

@@ -41,6 +41,10 @@ export const METRICS = {
   },
   telemetry_resent_total: { type: "counter", help: "Retained telemetry messages that were sent again" },
   telemetry_dropped_total: { type: "counter", help: "Telemetry messages that were given up", labels: ["reason"] },
+  set_aside_entries: {
+    type: "gauge",
+    help: "Messages that were set aside and wait for somebody to retry or discard them",
+  },
   telemetry_set_aside_total: { type: "counter", help: "Telemetry messages that the hub refused for good" },
   puback_seconds: {
     type: "histogram",

@@ -71,6 +71,8 @@ export class ModelHub implements Upstream {
   keeps: (reported: JsonObject) => JsonObject = (reported) => reported;
   /** Patches that edgeHub answers 500. */
   twinFails: (patch: JsonObject) => boolean = () => false;
+  /** Messages that are refused for good, and why. */
+  refusesMessage: ((message: Telemetry) => string | undefined) | undefined;
   twinRefuses: ((patch: JsonObject) => string | undefined) | undefined;
   /** Patches as they came in. */
   readonly patches: JsonObject[] = [];
@@ -115,6 +117,8 @@ export class ModelHub implements Upstream {
   }
 
   async send(_output: string, message: Telemetry): Promise<Outcome> {
+    const reason = this.#up ? this.refusesMessage?.(message) : undefined;
+    if (reason !== undefined) return { kind: "failed", fault: { kind: "rejected", reason } };
     return this.#call("messages", () => {
       if (this.edge === undefined) this.telemetry.push(message);
       else this.edge.take(message);
