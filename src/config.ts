@@ -9,6 +9,15 @@ const port = z.number().int().min(0).max(65_535);
 const positive = z.number().int().positive();
 const notNegative = z.number().int().min(0);
 
+/** Empty: there is none. */
+const httpUrl = z
+  .string()
+  .refine(
+    (text) => text === "" || /^https?:$/.test(URL.canParse(text) ? new URL(text).protocol : ""),
+    "is no http URL",
+  );
+const hostAndPort = z.string().regex(/^(?:[^\s:/]+:\d{1,5})?$/, "is not host:port");
+
 /** Where a key may change without a restart it is `live`; the others take effect at the next start. */
 const KEYS = {
   // leaves
@@ -81,8 +90,8 @@ const KEYS = {
   // twins
   reportedIntervalMs: { schema: notNegative, value: 5_000, live: true },
   twinReadIntervalSecs: { schema: positive, value: 900, live: true },
-  edgeHubMetricsUrl: { schema: z.string(), value: "http://edgeHub:9600/metrics", live: false },
-  wanProbeAddress: { schema: z.string(), value: "", live: false },
+  edgeHubMetricsUrl: { schema: httpUrl, value: "http://edgeHub:9600/metrics", live: false },
+  wanProbeAddress: { schema: hostAndPort, value: "", live: false },
   wanProbeSecs: { schema: positive, value: 10, live: false },
   // commands
   leafConnectTimeoutSecs: { schema: notNegative.max(300), value: 0, live: true },

@@ -70,6 +70,16 @@ describe("layers", () => {
     }
   });
 
+  test.each([
+    { edgeHubMetricsUrl: "edgeHub:9600/metrics" },
+    { edgeHubMetricsUrl: "metrics" },
+    { wanProbeAddress: "proxy.example" },
+    { wanProbeAddress: "http://proxy.example:3128" },
+  ])("an address that could not be dialled is a problem at the start: %o", (file) => {
+    expect(mergeConfig(file, {}).kind).toBe("invalid");
+    expect(mergeConfig({ edgeHubMetricsUrl: "", wanProbeAddress: "proxy.example:3128" }, {}).kind).toBe("ok");
+  });
+
   test("each key has a name of its own in the environment", () => {
     const names = CONFIG_KEYS.map(environmentName);
     expect(new Set(names).size).toBe(names.length);
