@@ -10,7 +10,8 @@ const MAX_KEY_BYTES = 1024;
 const MAX_TEXT_BYTES = 4096;
 const MIN_INTEGER = -4_503_599_627_370_496;
 const MAX_INTEGER = 4_503_599_627_370_495;
-const ILLEGAL_KEY = /[\p{Cc}.$#\s]/u;
+/** White space as .NET's `char.IsWhiteSpace` has it: JavaScript's `\s` also holds the byte order mark. */
+const ILLEGAL_KEY = /[\p{Cc}\p{Z}.$#]/u;
 
 /** Why edgeHub answers 400, or undefined when it takes the patch. Only the size of the patch counts, not of the section. */
 export function refusalOf(patch: JsonObject): string | undefined {

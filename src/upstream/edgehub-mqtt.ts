@@ -23,8 +23,6 @@ const NO_ANSWER: TwinAnswer = { status: 0, document: undefined };
 export interface EdgeHubMqttOptions {
   readonly provider: AuthenticationProvider;
   readonly wire: Wire;
-  /** Own limits come first; the SDK's may only be the backstop: its 30 s are shorter than a twin read in an outage. */
-  readonly pubackBackstopSecs: number;
   /** Something arrived that the SDK would have thrown on; it was dropped. */
   readonly malformed: (topic: string, reason: string) => void;
 }
@@ -32,9 +30,11 @@ export interface EdgeHubMqttOptions {
 export class EdgeHubMqtt extends Mqtt {
   readonly #guard: PacketGuard;
 
-  constructor({ provider, wire, malformed, pubackBackstopSecs }: EdgeHubMqttOptions) {
+  constructor({ provider, wire, malformed }: EdgeHubMqttOptions) {
     const guard = new PacketGuard(wire, malformed);
-    guard.setTimeout(pubackBackstopSecs);
+    // The session has its own limit. The SDK's 30 s are shorter than a twin read in an outage, and run by the wall clock: once that
+    // is set, everything under way would fail and be sent twice.
+    guard.setTimeout(Number.POSITIVE_INFINITY);
     super(provider, guard);
     this.#guard = guard;
   }

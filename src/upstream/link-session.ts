@@ -202,11 +202,9 @@ export class LinkSession {
   }
 
   #makeClient(provider: SharedAccessKeyAuthenticationProvider): ModuleClient {
-    const { limits } = this.#options;
     const transport = new EdgeHubMqtt({
       provider,
       wire: this.#wire,
-      pubackBackstopSecs: Math.ceil((limits.twinMs + limits.pubackMs) / 1_000),
       malformed: (topic, reason) => this.#malformed(topic, reason),
     });
     this.#transport = transport;

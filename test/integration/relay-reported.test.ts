@@ -1,7 +1,11 @@
 /** Reported properties against what edgeHub does with them between its 204 and the cloud [iothub-mqtt.md 12.2]. */
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { JsonObject } from "../../src/core/message.ts";
-import { bytesOf } from "../../src/devhub/cloud-limits.ts";
+import type { Json, JsonObject } from "../../src/core/message.ts";
+import { bytesOf, faultOf } from "../../src/devhub/cloud-limits.ts";
+import { refusalOf } from "../../src/devhub/edge-hub-validator.ts";
+import { moduleView } from "../../src/translate/pnp.ts";
+import { anyJson, keys, objects } from "../support/arbitraries.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { RelayWorld } from "../support/relay-world.ts";
 
@@ -12,6 +16,10 @@ function withoutEmpty(section: JsonObject): JsonObject {
       : ([key, value] as const),
   );
   return Object.fromEntries(entries.filter(([, value]) => JSON.stringify(value) !== "{}"));
+}
+
+function without(section: JsonObject, key: string): JsonObject {
+  return Object.fromEntries(Object.entries(section).filter(([name]) => name !== key));
 }
 
 async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
@@ -185,7 +193,7 @@ describe("G2 reported: the module twin's 32 KB", () => {
     expect(await leaf.report({ c0: null })).toBe(204);
     await world.pass(30_000);
     expect(Object.keys(world.hub.reported["leaf1"] ?? {})).not.toContain("c0");
-    expect(log.events("error")).toEqual([]);
+    expect(log.lines.filter(({ level }) => level === "error")).toEqual([]);
     for (const patch of world.hub.patches) expect(JSON.stringify(patch).length).toBeLessThanOrEqual(32_768);
   });
 
@@ -199,6 +207,64 @@ describe("G2 reported: the module twin's 32 KB", () => {
     world.hub.release();
     await world.pass(20_000);
     expect(world.hub.reported["gateway"]).toMatchObject({ a: 2 });
+  });
+});
+
+const names = fc.oneof(
+  { weight: 4, arbitrary: keys },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom("part", "a.b", "$a", "a b", "a#b", "\ufeff", "a\u00a0", "", "x".repeat(1_025), "__t"),
+  },
+  { weight: 1, arbitrary: fc.string({ unit: "binary", maxLength: 4 }) },
+);
+/** What leaves may send, up to a little deeper than the hub allows, and beyond its numbers and texts. */
+const { value } = fc.letrec<{ value: Json }>((tie) => ({
+  value: fc.oneof(
+    { maxDepth: 11, depthSize: 1.5, depthIdentifier: "level" },
+    fc.oneof(anyJson, fc.constantFrom(2 ** 52, -(2 ** 52), 1e20, 1e21, -0, "é".repeat(2_049), "\u0007".repeat(4_096))),
+    objects(tie("value"), names, 3),
+    fc.array(tie("value"), { maxLength: 2, depthIdentifier: "level" }),
+  ),
+}));
+const patch = fc
+  .record({
+    root: objects(value, names),
+    part: fc.option(objects(value, names), { nil: undefined }),
+    deep: fc.option(fc.integer({ min: 7, max: 12 }), { nil: undefined }),
+  })
+  .map(({ root, part, deep }): JsonObject => {
+    let nested: Json = 1;
+    for (let level = 0; level < (deep ?? 0); level += 1) nested = level % 3 === 2 ? [nested] : { d: nested };
+    const inside = { ...part, ...(deep === undefined ? {} : { nested }), __t: "c" };
+    return part === undefined ? { ...root, ...(deep === undefined ? {} : { nested }) } : { ...root, part: inside };
+  });
+
+describe("G2 reported: a patch answered 204", () => {
+  test("is refused neither by edgeHub nor by the cloud, and arrives", async () => {
+    const seen = { taken: 0, refused: 0 };
+    await fc.assert(
+      fc.asyncProperty(fc.array(patch, { minLength: 1, maxLength: 4 }), async (patches) => {
+        const log = new RecordingLog();
+        await using world = await connectedWorld(log);
+        world.hub.twinRefuses = (sent) => refusalOf(sent) ?? faultOf("reported", sent)?.message;
+        const leaf = world.leaves.leaf("leaf1");
+        await leaf.connect({ subscribe: true });
+        for (const each of patches) {
+          const status = await leaf.report(JSON.parse(JSON.stringify(each)) as JsonObject);
+          expect([204, 400, 403]).toContain(status);
+          seen[status === 204 ? "taken" : "refused"] += 1;
+        }
+        await world.pass(60_000);
+        expect(log.lines.filter(({ level }) => level === "error")).toEqual([]);
+        const [known] = world.relay?.leaves() ?? [];
+        if (known !== undefined)
+          expect(without(world.hub.reported, "gateway")).toEqual(moduleView(known.record, leaf.reported));
+      }),
+      { numRuns: 200 },
+    );
+    expect(seen.taken).toBeGreaterThan(30);
+    expect(seen.refused).toBeGreaterThan(30);
   });
 });
 
