@@ -15,6 +15,7 @@ import type { JsonObject } from "../../src/core/message.ts";
 import type { CloudTwin, D2cMessage } from "../../src/devhub/cloud-types.ts";
 import { type DevHub, startDevHub } from "../../src/devhub/devhub.ts";
 import type { DevHubSettings } from "../../src/devhub/settings.ts";
+import type { Clock } from "../../src/flow/ports.ts";
 import { type Gateway, startGateway } from "../../src/gateway.ts";
 import { type BackEnd, connectBackEnd } from "./back-end.ts";
 import { startTcpProxy, type TcpProxy } from "./tcp-proxy.ts";
@@ -49,12 +50,14 @@ interface RigOptions {
   readonly config?: Partial<Config>;
   /** The gateway reaches edgeHub through {@link GatewayRig.proxy}. */
   readonly behindProxy?: boolean;
+  /** The gateway's. */
+  readonly clock?: Clock;
 }
 
 export async function startRig(options: RigOptions = {}): Promise<GatewayRig> {
   const hub = await startDevHub({ ...FAST, ...options.hub });
   const proxy = options.behindProxy === true ? await startTcpProxy({ port: hub.mqttPort }) : undefined;
-  const rig = new GatewayRig(hub, proxy, options.config ?? {});
+  const rig = new GatewayRig(hub, proxy, options.config ?? {}, options.clock);
   try {
     await rig.startGateway();
     await vi.waitUntil(() => rig.gateway.relay.synchronised, WITHIN);
@@ -75,13 +78,15 @@ export class GatewayRig implements AsyncDisposable {
   readonly moduleId: { readonly deviceId: string; readonly moduleId: string };
   readonly #stateFolder = mkdtempSync(join(tmpdir(), "gateway-rig-"));
   readonly #config: Partial<Config>;
+  readonly #clock: Clock | undefined;
   readonly #leaves = new Set<DeviceClient>();
   #gateway: Gateway | undefined;
   /** Of the first start: leaves come back to the same ones. */
   #ports: { readonly tlsPort: number; readonly plainPort: number } = { tlsPort: 0, plainPort: 0 };
 
-  constructor(hub: DevHub, proxy: TcpProxy | undefined, config: Partial<Config>) {
+  constructor(hub: DevHub, proxy: TcpProxy | undefined, config: Partial<Config>, clock?: Clock) {
     this.hub = hub;
+    this.#clock = clock;
     this.proxy = proxy;
     this.#config = config;
     const { deviceId, moduleId } = hub.settings;
@@ -157,11 +162,23 @@ export class GatewayRig implements AsyncDisposable {
   /** A program with the unmodified device SDK and its own retry policy; closed with the rig at the latest. */
   async connectLeaf(leafId: string, { modelId }: { readonly modelId?: string } = {}): Promise<DeviceClient> {
     const client = Client.fromConnectionString(this.leafConnectionString(leafId), Mqtt);
+    return this.openLeaf(client, modelId === undefined ? {} : { modelId });
+  }
+
+  /** A program that brings its own credentials; closed with the rig at the latest. */
+  async openLeaf(client: DeviceClient, options: object = {}): Promise<DeviceClient> {
     this.#leaves.add(client);
     client.on("error", () => undefined);
-    await client.setOptions({ ca: this.caPem, ...(modelId === undefined ? {} : { modelId }) });
+    await client.setOptions({ ca: this.caPem, ...options });
     await client.open();
     return client;
+  }
+
+  /** One sample of a metric, without the prefix, labels as Prometheus writes them. */
+  async metric(sample: string): Promise<number | undefined> {
+    const text = await this.gateway.metricsText();
+    const line = text.split("\n").find((candidate) => candidate.startsWith(`pnp_gateway_${sample} `));
+    return line === undefined ? undefined : Number(line.slice(line.lastIndexOf(" ") + 1));
   }
 
   async closeLeaf(client: DeviceClient): Promise<void> {
@@ -197,6 +214,7 @@ export class GatewayRig implements AsyncDisposable {
       environment,
       stateFolder: this.#stateFolder,
       bootId: "boot",
+      ...(this.#clock === undefined ? {} : { clock: this.#clock }),
       logDestination: { write: (line) => void this.log.push(line) },
     });
     const { plain = 0, tls = 0 } = this.#gateway.broker.ports;
