@@ -13,8 +13,9 @@ import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config
 import { componentName } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
 import { type Json, parseLeafId } from "./core/message.ts";
+import { parseLeafSecrets } from "./downstream/leaf-secrets.ts";
 import { deriveLeafKey } from "./downstream/sas-token.ts";
-import { type Gateway, startGateway } from "./gateway.ts";
+import type { Gateway } from "./gateway.ts";
 import { checkManifest } from "./manifest-check.ts";
 import { renderManifest } from "./manifest-render.ts";
 import { readModels } from "./model-files.ts";
@@ -81,6 +82,8 @@ async function serve(): Promise<void> {
   try {
     const config = readConfig();
     const stateFolder = process.env["GATEWAY_STATE"] ?? "./.gateway";
+    // Only here: whoever asks for a name or a key does not wait for broker, SDK and database to be loaded.
+    const { startGateway } = await import("./gateway.ts");
     const started = await startGateway({ config, environment: process.env, stateFolder, bootId: bootId() });
     gateway = started;
     tellHealthCheck(stateFolder, config, started.opsPort);
@@ -155,14 +158,23 @@ function modelText(file: string): string {
   return JSON.stringify(result.model.interfaces, null, 2);
 }
 
+function primaryGroupKey(path: string): string {
+  try {
+    const parsed = parseLeafSecrets({ groupKey: readFileSync(path, "utf8") });
+    if (parsed.kind === "invalid") return fail(`${parsed.problems.join("; ")} (${path})`, 1);
+    return parsed.secrets.groupKeys[0] ?? fail(`groupKeyFile: no key in ${path}`, 1);
+  } catch (error) {
+    return fail(`groupKeyFile (GATEWAY_GROUP_KEY_FILE) cannot be read: ${String(error)}`, 1);
+  }
+}
+
 /** The key as DPS derives it for a member of an enrollment group [iothub-mqtt.md 11]. */
 function leafKey(id: string): string {
   const leafId = parseLeafId(id) ?? fail(`${id} is no device id that IoT Hub would accept.`, 2);
   const config = readConfig();
   if (config.groupKeyFile === "")
     fail("groupKeyFile (GATEWAY_GROUP_KEY_FILE) names the file with the group key; it is not set.", 2);
-  const [primary = ""] = readFileSync(config.groupKeyFile, "utf8").trim().split(/\s+/);
-  const key = deriveLeafKey(primary, leafId);
+  const key = deriveLeafKey(primaryGroupKey(config.groupKeyFile), leafId);
   const hub = config.hubHostNames[0] ?? process.env["IOTEDGE_IOTHUBHOSTNAME"] ?? "<hub>.azure-devices.net";
   const host = config.serverNames[0] ?? process.env["IOTEDGE_GATEWAYHOSTNAME"]?.split(":")[0] ?? "<gateway host>";
   return `${key}\nHostName=${hub};DeviceId=${leafId};SharedAccessKey=${key};GatewayHostName=${host}`;

@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
+import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { CONFIG_KEYS, environmentName, isLive, mergeConfig } from "../../src/config.ts";
 import { ERROR_CODES } from "../../src/core/errors.ts";
+import { REFUSAL_REASONS } from "../../src/downstream/refusals.ts";
 
 const read = (path: string): string => readFileSync(join(import.meta.dirname, "../..", path), "utf8");
 
@@ -23,4 +24,29 @@ test("docs/configuration.md has every key with its environment name, its default
     expect(page).toContain(row);
     expect(page.slice(page.indexOf(row) + row.length), key).toMatch(/^ \S.{3,} \|\n/);
   }
+});
+
+test.each(["docs/security.md", "docs/guarantees.md"])("every test that %s names is there", (page) => {
+  const named = [...read(page).matchAll(/`(test\/[^`\s]+)`/g)].map(([, path = ""]) => path);
+  expect(named.length).toBeGreaterThan(10);
+  const root = join(import.meta.dirname, "../..");
+  expect(named.filter((path) => globSync(path, { cwd: root }).length === 0)).toEqual([]);
+});
+
+test("each threat in docs/security.md has a control and a test that shows it", () => {
+  const [, table = ""] = /## Threats, controls, tests\n\n(.*?)\n\n/s.exec(read("docs/security.md")) ?? [];
+  const rows = table
+    .split("\n")
+    .slice(2)
+    .map((row) => row.split(" | "));
+  expect(rows.length).toBeGreaterThan(10);
+  for (const row of rows) {
+    expect(row).toHaveLength(3);
+    expect(row[2]).toMatch(/`test\/.+\.test\.ts`/);
+  }
+});
+
+test("docs/security.md says of every refusal what the leaf hears", () => {
+  const rows = [...read("docs/security.md").matchAll(/^\| `([a-z0-9-]+)` \| (?:closed|CONNACK|SUBACK|nothing)/gm)];
+  expect(rows.map(([, reason]) => reason)).toEqual([...REFUSAL_REASONS]);
 });
