@@ -80,3 +80,14 @@ test("the manifest's module has this version, the leaves' port, the state folder
   });
   expect(manifest.storeAndForward).toEqual({ timeToLiveSecs: defaults.timeToLiveSecs });
 });
+
+test("docs/deploy.md explains every placeholder", () => {
+  const page = read("docs/deploy.md");
+  const placeholders = new Set(
+    ["deployment.template.json", "module.json"]
+      .flatMap((file) => [...read(file).matchAll(/\$\{(\w+)\}/g)])
+      .map(([, name]) => name),
+  );
+  expect(placeholders.size).toBeGreaterThan(0);
+  for (const name of placeholders) expect(page).toMatch(new RegExp(`^\\| .*\`${name}\`.* \\| .+ \\|$`, "m"));
+});
