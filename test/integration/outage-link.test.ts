@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { mergeConfig } from "../../src/config.ts";
 import type { JsonObject } from "../../src/core/message.ts";
@@ -78,6 +79,52 @@ test.concurrent.each(Object.keys(CUTS))(
     });
   },
 );
+
+/** Time is counted in turns of the process: what a busy machine does not let run does not count against a promise. */
+const TICK_MS = 100;
+
+async function ticksUntil(isSo: () => boolean): Promise<number> {
+  for (let ticks = 0; ; ticks += 1) {
+    if (isSo()) return ticks;
+    // Far above what is promised, so that the figure can be shown.
+    if (ticks > 600) return ticks;
+    await delay(TICK_MS);
+  }
+}
+
+// What half-open has swallowed of a handshake never comes: that attempt ends by its own limit of 10 s.
+test.concurrent.each([
+  ["silent", 5],
+  ["half-open", 15],
+] as const)(
+  "a link that goes %s is given up within 10 s and used within %i s after its return",
+  { timeout: 180_000 },
+  async (kind, secs) => {
+    await withWorld(async ({ gateway, proxy }) => {
+      proxy.mode = { kind };
+      expect(await ticksUntil(() => !gateway.relay.linkUp)).toBeLessThanOrEqual(10_000 / TICK_MS);
+      // It has dialled again into the silence.
+      await delay(2_000);
+      proxy.mode = { kind: "pass" };
+      expect(await ticksUntil(() => gateway.relay.linkUp)).toBeLessThanOrEqual((secs * 1_000) / TICK_MS);
+    });
+  },
+);
+
+test.concurrent("a refused link is used within 5 s after its return, however long it was away", {
+  timeout: 180_000,
+}, async () => {
+  await withWorld(async ({ gateway, proxy }) => {
+    proxy.mode = { kind: "refuse" };
+    proxy.reset();
+    await vi.waitFor(() => expect(gateway.relay.linkUp).toBe(false), WATCHDOG);
+    const dialled = proxy.accepted;
+    // Long enough for the back-off to have come to its cap.
+    await vi.waitFor(() => expect(proxy.accepted).toBeGreaterThan(dialled + 8), WATCHDOG);
+    proxy.mode = { kind: "pass" };
+    expect(await ticksUntil(() => gateway.relay.linkUp)).toBeLessThanOrEqual(5_000 / TICK_MS);
+  });
+});
 
 /** The gateway has given the connection up: it dials again. */
 async function noticed({ proxy }: World): Promise<void> {

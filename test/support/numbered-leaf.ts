@@ -5,6 +5,7 @@ import mqtt, { type MqttClient } from "mqtt";
 const SUBSCRIPTIONS = ["$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#"];
 const REPORTED = "$iothub/twin/PATCH/properties/reported/?$rid=";
 const ANSWER_WITHIN_MS = 5_000;
+const LONG_MS = 100_000;
 const RECONNECT_MS = 100;
 /** How many properties the leaf reports in turn. */
 const REPORTED_KEYS = 5;
@@ -89,6 +90,13 @@ export class NumberedLeaf implements AsyncDisposable {
     return this.#ask("$iothub/twin/GET/?$rid=", "");
   }
 
+  /** A GET with QoS 1: when its PUBACK came, and, however long that takes, its answer. */
+  getAcknowledged(): { readonly acknowledged: Promise<unknown>; readonly reply: Promise<LeafReply | undefined> } {
+    const acknowledged = Promise.withResolvers<unknown>();
+    const reply = this.#ask("$iothub/twin/GET/?$rid=", "", { within: LONG_MS, acknowledged: acknowledged.resolve });
+    return { acknowledged: acknowledged.promise, reply };
+  }
+
   /** Sends messages, `window` at a time, until the signal ends it; resolves when the last is acknowledged. */
   async sendUntil(signal: AbortSignal, window: number, pauseMs: number): Promise<void> {
     const one = async (): Promise<void> => {
@@ -118,15 +126,24 @@ export class NumberedLeaf implements AsyncDisposable {
     await this.#client.endAsync(true);
   }
 
-  async #ask(topic: string, body: string): Promise<LeafReply | undefined> {
+  async #ask(
+    topic: string,
+    body: string,
+    options: { readonly within: number; readonly acknowledged?: (packet: unknown) => void } = {
+      within: ANSWER_WITHIN_MS,
+    },
+  ): Promise<LeafReply | undefined> {
     this.#asked += 1;
     const rid = `${this.id}-${this.#asked}`;
     const { promise, resolve } = Promise.withResolvers<LeafReply | undefined>();
-    const watchdog = setTimeout(() => resolve(undefined), ANSWER_WITHIN_MS);
+    const watchdog = setTimeout(() => resolve(undefined), options.within);
     const gone = (): void => resolve(undefined);
     this.#client.once("close", gone);
     this.#waiting.set(rid, resolve);
-    this.#client.publish(`${topic}${rid}`, body, { qos: 0 });
+    const { acknowledged } = options;
+    this.#client.publish(`${topic}${rid}`, body, { qos: acknowledged === undefined ? 0 : 1 }, (_error, packet) =>
+      acknowledged?.(packet),
+    );
     const reply = await promise;
     clearTimeout(watchdog);
     this.#client.off("close", gone);

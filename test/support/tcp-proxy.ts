@@ -11,7 +11,10 @@ export interface ProxyTarget {
 type ProxyMode =
   /** Bytes pass both ways. */
   | { readonly kind: "pass" }
-  /** Connections stay open and no byte passes any more, either way: a pulled cable. New ones are accepted and hear nothing. */
+  /**
+   * Connections stay open and no byte passes any more, either way: a pulled cable. New ones are accepted and hear nothing. What was
+   * sent meanwhile arrives when the mode changes, as TCP sends again; only connections that were closed are gone.
+   */
   | { readonly kind: "silent" }
   /** Only what the client sends passes: its peer's answers are lost. */
   | { readonly kind: "half-open" }
@@ -42,6 +45,9 @@ interface Pair {
 /** Listens on `port` (0: any) of 127.0.0.1 and passes on to `target`. */
 export async function startTcpProxy(target: ProxyTarget, port = 0): Promise<TcpProxy> {
   const pairs = new Set<Pair>();
+  let current: ProxyMode = { kind: "pass" };
+  /** What a silent line owes, in order. */
+  const held: (() => unknown)[] = [];
   let accepted = 0;
 
   const listener: Server = createServer((client) => {
@@ -68,8 +74,12 @@ export async function startTcpProxy(target: ProxyTarget, port = 0): Promise<TcpP
 
   function forward(from: Socket, to: Socket, passes: () => boolean): void {
     from.on("data", (chunk) => {
-      if (!passes()) return;
       const { mode } = proxy;
+      if (mode.kind === "silent") {
+        held.push(() => to.writable && to.write(chunk));
+        return;
+      }
+      if (!passes()) return;
       // Timers of equal delay fire in the order in which they were set, so chunks keep theirs.
       if (mode.kind === "slow") setTimeout(() => to.writable && to.write(chunk), mode.delayMs);
       else if (to.writable) to.write(chunk);
@@ -80,7 +90,14 @@ export async function startTcpProxy(target: ProxyTarget, port = 0): Promise<TcpP
   }
 
   const proxy: TcpProxy & { mode: ProxyMode; target: ProxyTarget } = {
-    mode: { kind: "pass" },
+    get mode() {
+      return current;
+    },
+    set mode(mode) {
+      current = mode;
+      if (mode.kind === "silent") return;
+      for (const send of held.splice(0)) send();
+    },
     target,
     get port() {
       return (listener.address() as AddressInfo).port;
