@@ -3,7 +3,6 @@
  * and stops in reverse. No logic.
  */
 import { createHash, randomUUID } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "./config.ts";
 import { GATEWAY_COMPONENT } from "./core/component-name.ts";
@@ -82,7 +81,6 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     );
   }
 
-  mkdirSync(stateFolder, { recursive: true });
   const store = stack.use(await openLevelStore({ folder: join(stateFolder, "store"), clock, log, metrics }));
   const clockIsSet = await clockCheck(store, clock);
   // Asked for several times by each message, so made only when the configuration changes.

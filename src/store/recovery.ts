@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { GatewayError } from "../core/errors.ts";
 import type { Clock, Log, Metrics } from "../flow/ports.ts";
+import { makeFolder } from "./disk-room.ts";
 import { areaOf, damagedKey, decodeVersion, encodeVersion, FORMAT_VERSION, unseal, VERSION_KEY } from "./format.ts";
 import { isCorruption, LEVEL_ENCODING, type Level, levelCode, type RawEntry, readPage } from "./level-page.ts";
 
@@ -30,6 +31,7 @@ export interface OpenedLevel {
  */
 export async function openLevel(context: StoreContext, mustSalvage = false): Promise<OpenedLevel> {
   try {
+    await makeFolder(dirname(context.folder));
     const isFinished = await finishSalvage(context);
     let attempt: Attempt = mustSalvage ? { kind: "damaged", reason: "a damaged block" } : await tryOpen(context.folder);
     const isSalvaged = attempt.kind === "damaged";

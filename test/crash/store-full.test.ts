@@ -1,7 +1,6 @@
 /** A disk that refuses: commits are rejected while it does, nothing that resolved is lost, and the store works again by itself. */
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawnSync } from "node:child_process";
+import { rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { OutboxEntry } from "../../src/core/message.ts";
@@ -11,33 +10,11 @@ import { openLevelStore } from "../../src/store/level-store.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { RecordingMetrics } from "../support/recording-metrics.ts";
+import { canMount, SmallDisk } from "../support/small-disk.ts";
 import { checkHistory, historyWrites } from "../support/store-history.ts";
 import { append, LevelRig, leafRecord, settle } from "../support/store-samples.ts";
 
 const CHILD = new URL("../support/store-crash-child.ts", import.meta.url).pathname;
-
-/** A disk of its own, or undefined where mounting is not allowed. */
-function smallDisk(megabytes: number): (Disposable & { readonly path: string }) | undefined {
-  const path = mkdtempSync(join(tmpdir(), "gateway-disk-"));
-  try {
-    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${megabytes}m`, "tmpfs", path], { stdio: "ignore" });
-  } catch {
-    rmSync(path, { recursive: true });
-    return undefined;
-  }
-  return {
-    path,
-    [Symbol.dispose]: () => {
-      execFileSync("umount", ["--lazy", path]);
-      rmSync(path, { recursive: true });
-    },
-  };
-}
-
-const canMount = (() => {
-  using disk = smallDisk(1);
-  return disk !== undefined;
-})();
 
 /** Commits until one is rejected; returns how many resolved. */
 async function commitUntilFull(store: Store, from: number, bytes: number): Promise<number> {
@@ -56,18 +33,17 @@ describe.skipIf(!canMount)("a full disk", () => {
   test.each([100, 3_000, 20_000])(
     "rejects, stays readable, and goes on when there is room again (%i bytes)",
     async (bytes) => {
-      using disk = smallDisk(24);
+      using disk = SmallDisk.memory(24);
       if (disk === undefined) throw new Error("the disk cannot be mounted any more");
       const metrics = new RecordingMetrics();
       const log = new RecordingLog();
       const context = { folder: join(disk.path, "store"), clock: new ManualClock(), log, metrics };
-      const filler = join(disk.path, "filler");
       let resolved = 0;
       {
         await using store = await openLevelStore(context, { reserveBytes: 0 });
         for (let round = 0; round < 3; round += 1) {
           for (let n = 0; n < 30; n += 1, resolved += 1) await store.commit(historyWrites(resolved, bytes));
-          fill(filler);
+          const filler = disk.fill();
           resolved = await commitUntilFull(store, resolved, bytes);
           for (let again = 0; again < 3; again += 1)
             await expect(store.commit(historyWrites(resolved, bytes))).rejects.toMatchObject({ code: "STORE_FAILED" });
@@ -86,7 +62,7 @@ describe.skipIf(!canMount)("a full disk", () => {
   );
 
   test("commits that were called together with one that finds no room are rejected together", async () => {
-    using disk = smallDisk(24);
+    using disk = SmallDisk.memory(24);
     if (disk === undefined) throw new Error("the disk cannot be mounted any more");
     const context = {
       folder: join(disk.path, "store"),
@@ -96,7 +72,7 @@ describe.skipIf(!canMount)("a full disk", () => {
     };
     await using store = await openLevelStore(context, { reserveBytes: 0 });
     await store.commit(historyWrites(0, 100));
-    fill(join(disk.path, "filler"));
+    disk.fill();
     const results = await Promise.allSettled([1, 2, 3].map((n) => store.commit(historyWrites(n, 200_000))));
     expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
     expect(await checkHistory(store, 1)).toBe(1);
@@ -116,7 +92,7 @@ describe.skipIf(!canMount)("a disk full of the store's own entries", () => {
   }
 
   test.each([false, true])("is emptied by settling them (after a restart: %s)", async (restarts) => {
-    using disk = smallDisk(96);
+    using disk = SmallDisk.memory(96);
     if (disk === undefined) throw new Error("the disk cannot be mounted any more");
     const metrics = new RecordingMetrics();
     const context = { folder: join(disk.path, "store"), clock: systemClock, log: new RecordingLog(), metrics };
@@ -184,13 +160,3 @@ describe("a file that may not grow", () => {
     expect((await store.outbox(0, 10_000)).length).toBe(store.usage().entries);
   });
 });
-
-/** Takes all the room there is. */
-function fill(path: string): void {
-  const block = Buffer.alloc(64 * 1024);
-  try {
-    for (;;) writeFileSync(path, block, { flag: "a" });
-  } catch {
-    // Full.
-  }
-}

@@ -29,17 +29,19 @@ export class NumberedLeaf implements AsyncDisposable {
   readonly targets: unknown[] = [];
   readonly #client: MqttClient;
   readonly #waiting = new Map<string, (reply: LeafReply) => void>();
+  readonly #padding: string;
   #isEnding = false;
   #sent = 0;
   #asked = 0;
 
-  private constructor(id: string, client: MqttClient) {
+  private constructor(id: string, client: MqttClient, paddingBytes: number) {
     this.id = id;
+    this.#padding = ".".repeat(paddingBytes);
     this.#client = client;
   }
 
-  /** Resolves when the leaf has subscribed, the one time it does. */
-  static async connect(id: string, port: number): Promise<NumberedLeaf> {
+  /** Resolves when the leaf has subscribed, the one time it does. Its messages carry so much `paddingBytes`. */
+  static async connect(id: string, port: number, paddingBytes = 0): Promise<NumberedLeaf> {
     const client = mqtt.connect({
       host: "127.0.0.1",
       port,
@@ -52,7 +54,7 @@ export class NumberedLeaf implements AsyncDisposable {
       keepalive: 30,
     });
     client.on("error", () => undefined);
-    const leaf = new NumberedLeaf(id, client);
+    const leaf = new NumberedLeaf(id, client, paddingBytes);
     client.on("message", (topic, payload) => leaf.#heard(topic, payload.toString()));
     await client.subscribeAsync(SUBSCRIPTIONS, { qos: 0 });
     return leaf;
@@ -70,7 +72,7 @@ export class NumberedLeaf implements AsyncDisposable {
   async send(): Promise<boolean> {
     const number = this.#sent;
     this.#sent += 1;
-    const body = JSON.stringify({ number });
+    const body = JSON.stringify(this.#padding === "" ? { number } : { number, padding: this.#padding });
     try {
       await this.#client.publishAsync(`devices/${this.id}/messages/events/`, body, { qos: 1 });
     } catch {
