@@ -195,6 +195,15 @@ export function adoptReported(record: LeafRecord, reported: JsonObject): LeafRec
 
 // ---------------------------------------------------------------- what a leaf has missed
 
+/**
+ * The hub has what a leaf once reported, and the gateway does not know the leaf: a disk was lost, and the leaf's session with it. SDKs
+ * that never subscribe again would be deaf for ever, so the record gets the subscriptions that a leaf with a twin has had.
+ */
+export function withLostSession(record: LeafRecord, filters: readonly string[]): LeafRecord {
+  const kept = record.subscriptions.filter(({ filter }) => !filters.includes(filter));
+  return { ...record, subscriptions: [...kept, ...filters.map((filter) => ({ filter, qos: 0 as const }))] };
+}
+
 /** The record with a change noted that the leaf may not have seen; goes into the same commit as the change itself. */
 export function withMissed(before: LeafRecord, after: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
   if (notice === undefined) return after;

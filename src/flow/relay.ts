@@ -106,6 +106,7 @@ export class Relay implements AsyncDisposable {
       downlink,
       budget: this.#budget,
       maxComponentsPerLeaf,
+      twinFiltersOf: (record) => dialectOf(record).twinFilters,
       onGatewayReported: (section) => this.component.settle(section),
     });
     const push = new ReportedPush({

@@ -15,6 +15,7 @@ import {
   type DesiredNotice,
   judgeRead,
   reconcileDesired,
+  withLostSession,
   withMissed,
 } from "../core/reconcile.ts";
 import { sameValue } from "../core/same-value.ts";
@@ -61,6 +62,7 @@ export interface TwinApplyOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly maxComponentsPerLeaf: () => number;
+  readonly twinFiltersOf: (record: LeafRecord) => readonly string[];
   readonly onGatewayDesired: GatewayDesired;
   /** What the hub has of the gateway's own reported properties. */
   readonly onGatewayReported: (section: JsonObject) => void;
@@ -246,7 +248,7 @@ export class TwinApply {
     const { downlink, downstream, log } = this.#options;
     if (drop) {
       downstream
-        .drop(leaf.id, "the module twin was made anew: read it again")
+        .drop(leaf.id, "the module twin, or the leaf's session, was made anew")
         .catch((error: unknown) => log.error({ leafId: leaf.id, error: String(error) }, "a leaf could not be dropped"));
     } else if (notice !== undefined) {
       downlink.notify(leaf, notice);
@@ -279,7 +281,14 @@ export class TwinApply {
     const components = new Set(Object.keys(outcome.record.components));
     const clamped = clampAcknowledgements(outcome.record.reported, components, version);
     const record = clamped === outcome.record.reported ? outcome.record : { ...outcome.record, reported: clamped };
-    return { ...outcome, record: settle(leaf, record, slice, context, this.#options.refusals) };
+    const settled = settle(leaf, record, slice, context, this.#options.refusals);
+    if (!isFirstSight || !hasLostSession(leaf)) return { ...outcome, record: settled };
+    // It comes back to the session that it believes in.
+    return {
+      record: withLostSession(settled, this.#options.twinFiltersOf(settled)),
+      notice: outcome.notice,
+      drop: leaf.connected,
+    };
   }
 
   #learn(record: LeafRecord, sections: readonly JsonObject[]): LeafRecord {
@@ -304,4 +313,9 @@ function strangersIn(reported: JsonObject, leaves: readonly Leaf[]): JsonObject 
 function withoutKeys(section: JsonObject, names: readonly string[]): JsonObject {
   const gone = new Set(names);
   return Object.fromEntries(Object.entries(section).filter(([name]) => !gone.has(name)));
+}
+
+/** A program that starts subscribes to answers before it asks anything; one that goes on with a kept session may never do so again. */
+function hasLostSession({ channels, isClean }: Leaf): boolean {
+  return !isClean && !channels.has("twin-answers");
 }

@@ -3,7 +3,9 @@
  * received only when it is at its first safe place. Invariant: nothing that one leaf sends can fail the handling of another's.
  */
 import type { LeafNaming, LeafRecord } from "../core/leaf.ts";
+import { isEmpty } from "../core/merge-patch.ts";
 import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
+import { withLostSession, withMissed } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import { type Learned, learnComponents } from "../translate/pnp.ts";
 import { toModuleTelemetry } from "../translate/pnp-telemetry.ts";
@@ -116,13 +118,22 @@ export class Uplink implements LeafHandler {
     const next = { ...record, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
     if (!isNew && !leaf.isUnsure && isSameConnect(record, next)) return;
     try {
-      await leaves.save(leaf, isNew ? await apply.firstRecord(next) : next);
+      await leaves.save(leaf, isNew ? await this.#firstRecord(next, connect.clean) : next);
       if (isNew) apply.seen(leaf.record);
     } catch (error) {
       // Still in the lane, so that nobody who waits behind takes the record for one that is stored.
       if (isNew) leaves.discard(leaf);
       throw error;
     }
+  }
+
+  async #firstRecord(record: LeafRecord, isClean: boolean): Promise<LeafRecord> {
+    const { apply, dialectOf } = this.#options;
+    const first = await apply.firstRecord(record);
+    // Nothing is reported of a leaf that is new to the hub as well.
+    if (isClean || isEmpty(first.reported)) return first;
+    const notice = isEmpty(first.desired) ? undefined : { patch: first.desired, version: first.desiredVersion };
+    return withMissed(record, withLostSession(first, dialectOf(record).twinFilters), notice);
   }
 
   #openChannels(leaf: Leaf, subscriptions: readonly Subscription[]): void {

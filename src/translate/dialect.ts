@@ -14,6 +14,8 @@ export type ConnectParse =
 export interface Dialect {
   readonly name: string;
   parseConnect(claim: ConnectClaim): ConnectParse;
+  /** What an SDK is subscribed to that reads and reports its twin and serves commands. */
+  readonly twinFilters: readonly string[];
   /** The channel that a subscription of this leaf opens; undefined: not this leaf's, refused. */
   channel(leafId: LeafId, filter: string): Channel | undefined;
   /** Never throws, whatever the bytes. */

@@ -25,6 +25,7 @@ const MAX_TOPIC_BYTES = 65_535;
 export const iothub: Dialect = {
   name: "iothub",
   parseConnect: parseIothubConnect,
+  twinFilters: [`${TWIN_ANSWER}#`, `${TWIN_DESIRED}#`, `${COMMAND}#`],
   channel: channelOf,
   parse: parseFrame,
   format: formatNotice,

@@ -194,3 +194,87 @@ describe("cloud-to-device messages", () => {
     expect(leaf.cloudToDevice).toEqual(["new"]);
   });
 });
+
+describe("a session that a lost disk took with it, of an SDK that never subscribes again", () => {
+  /** A leaf that has told the hub something, and a gateway that has lost its disk since. */
+  async function afterLostDisk(clean = false) {
+    const world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    leaf.answerCommands = (name) => ({ status: 200, payload: name });
+    await leaf.connect({ subscribe: true, clean });
+    await leaf.report({ a: 1 });
+    await world.pass(10_000);
+    world.kill();
+    world.loseDisk();
+    world.hub.desire({ leaf1: { target: 20 } });
+    await world.start();
+    return { world, leaf };
+  }
+
+  async function works(world: RelayWorld, leaf: ReturnType<RelayWorld["leaves"]["leaf"]>): Promise<void> {
+    await world.pass(100);
+    expect(leaf.desired).toEqual({ target: 20 });
+    world.hub.desire({ leaf1: { target: 21 } });
+    await world.pass(100);
+    expect(leaf.desired).toEqual({ target: 21 });
+    expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 200 });
+  }
+
+  test("is taken up when it connects after the gateway has read the module twin", async () => {
+    const { leaf, world } = await afterLostDisk();
+    world.hub.link("up");
+    await world.pass(100);
+    await leaf.connect({ subscribe: false });
+    await works(world, leaf);
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("is taken up when it connects before, though it subscribes to something, by a reconnect", async () => {
+    const { leaf, world } = await afterLostDisk();
+    await leaf.connect({ subscribe: false });
+    await leaf.subscribe("$iothub/methods/POST/#");
+    world.hub.link("up");
+    await world.pass(100);
+    expect(world.leaves.drops).toEqual(["leaf1"]);
+    await leaf.connect({ subscribe: false });
+    await works(world, leaf);
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("is not made up for a program that starts and subscribes itself", async () => {
+    const { leaf, world } = await afterLostDisk();
+    await leaf.connect({ subscribe: true });
+    world.hub.link("up");
+    await world.pass(100);
+    expect(world.leaves.drops).toEqual([]);
+    await works(world, leaf);
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("is not made up for a clean session", async () => {
+    const { leaf, world } = await afterLostDisk(true);
+    await leaf.connect({ subscribe: false, clean: true });
+    world.hub.link("up");
+    await world.pass(100);
+    expect(world.leaves.drops).toEqual([]);
+    expect(leaf.desired).toEqual({});
+    expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 404 });
+    await world[Symbol.asyncDispose]();
+  });
+});
+
+test("Python's storm of acknowledgements of what it has acknowledged costs neither the disk nor the hub anything", async () => {
+  await using world = await connectedWorld();
+  const leaf = world.leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true });
+  world.hub.desire({ leaf1: { target: 20 }, leaf1__pump: { speed: 3 } });
+  await world.pass(10);
+  const acknowledgement = (value: number) => ({ value, ac: 200, av: leaf.desiredVersion, ad: "done" });
+  const answers = { target: acknowledgement(20), pump: { __t: "c", speed: acknowledgement(3) } };
+  expect(await leaf.report(answers)).toBe(204);
+  await world.pass(20_000);
+  const before = { commits: world.store.commits, patches: world.hub.patches.length };
+  for (let n = 0; n < 100; n += 1) expect(await leaf.report(answers)).toBe(204);
+  await world.pass(20_000);
+  expect({ commits: world.store.commits, patches: world.hub.patches.length }).toEqual(before);
+});

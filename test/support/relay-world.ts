@@ -58,7 +58,7 @@ export class RelayWorld implements AsyncDisposable {
   readonly edge: ModelEdge | undefined;
   settings: RelaySettings;
   /** What outlives a process. */
-  readonly disk = emptyDisk();
+  disk = emptyDisk();
   /** What happens to the commits from now on. */
   misfortune: () => Misfortune = () => "none";
   store: FaultyStore;
@@ -108,6 +108,12 @@ export class RelayWorld implements AsyncDisposable {
     this.hub.detach();
     this.wan.handler = undefined;
     this.relay = undefined;
+    this.store = this.#openStore();
+  }
+
+  /** After {@link kill}: the next process finds an empty disk. */
+  loseDisk(): void {
+    this.disk = emptyDisk();
     this.store = this.#openStore();
   }
 
