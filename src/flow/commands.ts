@@ -103,10 +103,16 @@ export class Commands {
       const what = leaf.connected ? "is connected but has not subscribed to commands" : "is not connected";
       return failure(404, `the leaf ${leaf.id} ${what}`);
     }
+    const lost = failure(503, "the caller can no longer be answered");
+    if (signal.aborted) return lost;
     const rid = `${this.#options.ridPrefix}${(++this.#lastRid).toString(16)}`;
     const { promise, resolve } = Promise.withResolvers<CommandAnswer>();
     this.#pending.set(rid, { leafId: leaf.id, answer: resolve });
     const done = new AbortController();
+    // A leaf that works on for nobody must not keep its place among those that wait.
+    const aborted = new Promise<CommandAnswer>((stop) => {
+      AbortSignal.any([signal, done.signal]).addEventListener("abort", () => stop(lost), { once: true });
+    });
     const timeout = this.#options.clock.sleep(commandTimeoutSecs * 1000, done.signal).then(
       () => failure(504, `the leaf ${leaf.id} has not answered within ${commandTimeoutSecs} s`),
       () => promise,
@@ -114,7 +120,8 @@ export class Commands {
     try {
       const delivered = downlink.tell(leaf, { kind: "command", rid, name, payload });
       const gone = failure(404, `the leaf ${leaf.id} went away before the command reached it`);
-      return await Promise.race([delivered.then((result) => (result === "offline" ? gone : promise)), timeout]);
+      const answered = delivered.then((result) => (result === "offline" ? gone : promise));
+      return await Promise.race([answered, timeout, aborted]);
     } finally {
       this.#pending.delete(rid);
       done.abort();

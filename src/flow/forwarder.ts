@@ -23,6 +23,11 @@ const ALONE_FROM_FAILURES = 2;
 const RETRY_AFTER_MS = 1_000;
 const SWEEP_MS = 10_000;
 
+/** One link, until the next one: its status message is the first on it. */
+interface Link {
+  proof: "under way" | "given" | "failed";
+}
+
 export interface ForwarderOptions {
   readonly store: Store;
   readonly upstream: Upstream;
@@ -45,8 +50,7 @@ export class Forwarder {
   readonly #window = new Set<Live>();
   #returned: Live[] = [];
   #linkUp = false;
-  /** The status message of this link was accepted, so messages can pass. */
-  #linkProven = false;
+  #link: Link | undefined;
   /** Who reads the twin and who resends may overlap: each resumes only its own pause. */
   #pauses = 0;
   #blocked = false;
@@ -102,17 +106,29 @@ export class Forwarder {
 
   link(state: "up" | "down"): void {
     this.#linkUp = state === "up";
-    this.#linkProven = false;
     if (state === "down") return;
     this.#blocked = false;
     if (!this.#retention.isEmpty) this.#lookFirst();
-    this.#options.upstream.send(TELEMETRY_OUTPUT, this.#options.statusMessage()).then(
-      (outcome) => {
-        if (outcome.kind === "accepted") this.#linkProven = true;
-      },
-      (error: unknown) => this.#options.log.error({ error: String(error) }, "the status message failed"),
-    );
+    this.#link = { proof: "under way" };
+    this.#prove(this.#link);
     this.#pump();
+  }
+
+  /** Sends the status message. What it proves is awaited before a message goes that may be the end of the link. */
+  #prove(link: Link): void {
+    const { log, statusMessage, upstream } = this.#options;
+    upstream
+      .send(TELEMETRY_OUTPUT, statusMessage())
+      .then(
+        (outcome) => {
+          link.proof = outcome.kind === "accepted" ? "given" : "failed";
+        },
+        (error: unknown) => {
+          link.proof = "failed";
+          log.error({ error: String(error) }, "the status message failed");
+        },
+      )
+      .finally(() => this.#pump());
   }
 
   /** Behind the link may be an edgeHub that has lost what it took: then that goes first, and the order of each leaf holds. */
@@ -164,7 +180,8 @@ export class Forwarder {
       if (first !== undefined && first.failures >= ALONE_FROM_FAILURES) return;
       const live = this.#queue.take();
       if (live === undefined) return;
-      if (live.failures >= ALONE_FROM_FAILURES && this.#window.size > 0) {
+      const isSuspect = live.failures >= ALONE_FROM_FAILURES;
+      if (isSuspect && (this.#window.size > 0 || this.#link?.proof === "under way")) {
         this.#queue.giveBack([live]);
         return;
       }
@@ -177,10 +194,11 @@ export class Forwarder {
 
   async #send(live: Live): Promise<void> {
     const { upstream, metrics } = this.#options;
+    const link = this.#link;
     const outcome = await upstream.send(TELEMETRY_OUTPUT, live.entry.message);
     metrics.count("upstream_sends_total", { outcome: outcome.kind });
     if (outcome.kind === "accepted") this.#accepted(live);
-    else await this.#failed(live, outcome);
+    else await this.#failed(live, outcome, link?.proof === "given");
     this.#window.delete(live);
     if (this.#window.size > 0) {
       this.#pump();
@@ -197,9 +215,10 @@ export class Forwarder {
     if (this.#options.settings().durability === "power-safe") this.#retention.add(live.entry);
   }
 
-  async #failed(live: Live, outcome: Outcome & { kind: "failed" }): Promise<void> {
+  /** `isProven`: on the link that it was sent on, another message had passed. That link may be gone by now. */
+  async #failed(live: Live, outcome: Outcome & { kind: "failed" }, isProven: boolean): Promise<void> {
     live.failures += 1;
-    if (afterFailure(live.failures, this.#linkProven, outcome.fault) === "set-aside") {
+    if (afterFailure(live.failures, isProven, outcome.fault) === "set-aside") {
       try {
         await this.#queue.setAside(live, outcome.fault.reason);
         return;

@@ -69,6 +69,8 @@ export class ModelHub implements Upstream {
   reads = 0;
   /** What the cloud makes of a section that it stores. */
   keeps: (reported: JsonObject) => JsonObject = (reported) => reported;
+  /** Messages that edgeHub closes the connection for. */
+  closesFor: (message: Telemetry) => boolean = () => false;
   /** Patches that edgeHub answers 500. */
   twinFails: (patch: JsonObject) => boolean = () => false;
   /** Messages that are refused for good, and why. */
@@ -119,6 +121,11 @@ export class ModelHub implements Upstream {
   async send(_output: string, message: Telemetry): Promise<Outcome> {
     const reason = this.#up ? this.refusesMessage?.(message) : undefined;
     if (reason !== undefined) return { kind: "failed", fault: { kind: "rejected", reason } };
+    if (this.#up && this.closesFor(message)) {
+      await Promise.resolve();
+      this.link("down");
+      return DOWN;
+    }
     return this.#call("messages", () => {
       if (this.edge === undefined) this.telemetry.push(message);
       else this.edge.take(message);

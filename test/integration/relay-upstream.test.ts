@@ -1,0 +1,119 @@
+/** What edgeHub's side of the relay does to it: messages it cannot bear, changes it misses, callers it loses. */
+import { describe, expect, test } from "vitest";
+import type { JsonObject } from "../../src/core/message.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { RelayWorld } from "../support/relay-world.ts";
+
+async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
+  const world = new RelayWorld({ log, settings: { maxLeaves: 200 } });
+  await world.start();
+  world.hub.link("up");
+  await world.pass(30_000);
+  return world;
+}
+
+describe("G1 telemetry", () => {
+  test("a message that edgeHub closes the connection for is set aside, and all others arrive in order", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld(log);
+    const [first, second] = [world.leaves.leaf("leaf1"), world.leaves.leaf("leaf2")];
+    for (const leaf of [first, second]) await leaf.connect({ subscribe: false });
+    const body = (message: { payload: Uint8Array }) => new TextDecoder().decode(message.payload);
+    world.hub.closesFor = (message) => body(message).includes("poison");
+    const sent: Promise<unknown>[] = [];
+    for (let n = 0; n < 40; n += 1) {
+      sent.push(first.telemetry(n === 7 ? { poison: n } : { n }), second.telemetry({ n }));
+    }
+    for (let round = 0; round < 60; round += 1) {
+      await world.pass(1_000);
+      world.hub.link("up");
+    }
+    for (const each of await Promise.all(sent)) expect(each).toEqual({ kind: "done" });
+    const arrived = (leafId: string) => [
+      ...new Set(
+        world.hub.telemetry
+          .filter(({ properties }) => properties["leafId"] === leafId)
+          .map((message) => (JSON.parse(body(message)) as { n: number }).n),
+      ),
+    ];
+    const all = Array.from({ length: 40 }, (_, n) => n);
+    expect(arrived("leaf1")).toEqual(all.filter((n) => n !== 7));
+    expect(arrived("leaf2")).toEqual(all);
+    expect(log.events("error")).toEqual(["the hub refuses a message, it is set aside"]);
+    expect(world.store.usage().entries).toBe(0);
+  });
+});
+
+describe("G3 desired", () => {
+  test("one patch for a hundred leaves, one never seen and what is no component reaches each with its own part", async () => {
+    await using world = await connectedWorld();
+    const leaves = Array.from({ length: 100 }, (_, n) => world.leaves.leaf(`leaf${n}`));
+    for (const leaf of leaves) {
+      await leaf.connect({ subscribe: true });
+      await leaf.read();
+    }
+    const patch = Object.fromEntries(leaves.map(({ id }, n): [string, JsonObject] => [id, { __t: "c", target: n }]));
+    world.hub.desire({ ...patch, stranger: { __t: "c", target: 5 }, number: 7, list: [1], gateway__x: { a: 1 } });
+    await world.pass(100);
+    for (const [n, leaf] of leaves.entries()) {
+      expect(leaf.desired).toEqual({ target: n });
+      expect(leaf.desiredVersion).toBe(world.hub.version);
+    }
+    world.hub.desire({
+      leaf1: null,
+      leaf2: 5,
+      leaf3: ["a"],
+      leaf4: { __t: "c" },
+      leaf5: { target: [1, [2]] },
+      leaf6: {},
+    });
+    await world.pass(100);
+    expect([1, 2, 3, 4, 5, 6].map((n) => leaves[n]?.desired)).toEqual([
+      {},
+      {},
+      {},
+      { target: 4 },
+      { target: [1, [2]] },
+      { target: 6 },
+    ]);
+    const stranger = world.leaves.leaf("stranger");
+    await stranger.connect({ subscribe: true });
+    await stranger.read();
+    await world.pass(10);
+    expect(stranger.desired).toEqual({ target: 5 });
+  });
+
+  test("a change in the moment in which edgeHub has not told the cloud of our subscription yet is found soon", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.hub.link("down");
+    world.hub.link("up");
+    await world.pass(50);
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 1 } });
+    world.hub.deaf = false;
+    await world.pass(25_000);
+    expect(leaf.desired).toEqual({ target: 1 });
+  });
+});
+
+describe("G6 commands", () => {
+  test("whose caller was lost with the link do not keep others waiting, and their answers meet nobody", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    leaf.answerCommands = () => undefined;
+    const lost = Array.from({ length: 16 }, (_, n) => world.hub.command("leaf1*slow", n));
+    await world.pass(10);
+    expect(leaf.commands).toHaveLength(16);
+    expect(await world.hub.command("leaf1*one", 1)).toMatchObject({ status: 429 });
+    world.hub.link("down");
+    world.hub.link("up");
+    await Promise.all(lost);
+    leaf.answerCommands = (name) => ({ status: 200, payload: name });
+    expect(await world.hub.command("leaf1*fast", 1)).toEqual({ status: 200, payload: "fast" });
+    expect(leaf.commands.filter(({ name }) => name === "slow")).toHaveLength(16);
+  });
+});
