@@ -163,12 +163,13 @@ export interface SlowdownOptions {
 }
 
 const FIRST_DELAY_MS = 1_000;
-const LONGEST_DELAY_MS = 30_000;
+/** C's SDK, mqtt.js, paho and mosquitto wait 30 s for a CONNACK: one that comes later is never seen, and the next try waits anew. */
+const LONGEST_DELAY_MS = 20_000;
 const QUIET_MS = 120_000;
 const SWEEP_ABOVE = 256;
 
 /**
- * Who came back too fast waits: 1 s, doubling to 30 s, forgotten after two quiet minutes. A late CONNACK is the only brake that
+ * Who came back too fast waits: 1 s, doubling to 20 s, forgotten after two quiet minutes. A late CONNACK is the only brake that
  * no SDK misreads: a refusal parks some of them for ever [iothub-mqtt.md 1.5, 1.7].
  */
 export class Slowdown {
