@@ -137,6 +137,8 @@ describe("TLS", () => {
     expect(await served({ servername: "gateway.local" })).toBe("gateway.local");
     expect(await served({ servername: "nobody.local" })).toBe("gateway.local");
     expect(await served({ servername: "" })).toBe("gateway.local");
+    // As C sends it when it dials an address; Node warns once and sends it too.
+    expect(await served({ servername: "127.0.0.1" })).toBe("gateway.local");
   });
 
   test("a renewed certificate serves new connections and touches no other", async () => {
