@@ -162,7 +162,7 @@ class TwinLeaf implements Leaf {
       acked += 1;
       latencies.push(performance.now() - sentAt);
     }
-    this.fill();
+    if (load.perSec === undefined) this.fill();
     if (!mayGoOn() && ackedInAll === sentInAll) reachedEnd?.();
   }
 }

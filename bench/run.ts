@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { outage, queue, writes } from "./outage.ts";
+import { offlineReads, recovery } from "./recovery.ts";
 import { machine, markdown, type Section } from "./report.ts";
 import { throughput, twins } from "./throughput.ts";
 
@@ -20,6 +21,8 @@ const PARTS: Readonly<Record<string, (folder: string) => Promise<Section>>> = {
   throughput,
   twins,
   outage,
+  offlineReads,
+  recovery,
   writes,
   queue: (folder) => queue(folder, values.large ? 1_000_000 : 100_000),
 };

@@ -33,6 +33,26 @@ test.each(["docs/security.md", "docs/guarantees.md"])("every test that %s names 
   expect(named.filter((path) => globSync(path, { cwd: root }).length === 0)).toEqual([]);
 });
 
+test("each promise, conflict and failure in docs/guarantees.md names a test that is there", () => {
+  const root = join(import.meta.dirname, "../..");
+  const page = read("docs/guarantees.md");
+  for (const title of ["# What the gateway promises", "## Who wins", "## What happens when"]) {
+    const table = page
+      .slice(page.indexOf(title))
+      .split("\n\n")
+      .find((part) => part.startsWith("| "));
+    const rows = table?.split("\n").slice(2) ?? [];
+    expect(rows.length).toBeGreaterThan(7);
+    for (const row of rows) {
+      const shownBy = row.split(" | ").at(-1) ?? "";
+      const names = [...shownBy.matchAll(/`([^`]+)`/g)].map(([, name = ""]) => name);
+      expect(names.length > 0 || shownBy.includes("histories"), row).toBe(true);
+      const files = names.map((name) => (name.includes("/") ? name : `test/integration/${name}.test.ts`));
+      expect(files.filter((file) => globSync(file, { cwd: root }).length === 0)).toEqual([]);
+    }
+  }
+});
+
 test("each threat in docs/security.md has a control and a test that shows it", () => {
   const [, table = ""] = /## Threats, controls, tests\n\n(.*?)\n\n/s.exec(read("docs/security.md")) ?? [];
   const rows = table
