@@ -1,4 +1,7 @@
-/** What leaves did that was not taken: each is counted, and logged once per leaf, reason and minute, so that no leaf can flood the log. */
+/**
+ * What leaves did that was not taken: each is counted, and logged once per leaf, reason and minute. Invariant: nobody can flood the log,
+ * under however many names.
+ */
 import type { Clock, Log, Metrics } from "../flow/ports.ts";
 
 /** Every reason there is, the label of the metric. */
@@ -44,12 +47,19 @@ export interface Offender {
 
 const SILENCE_MS = 60_000;
 const MAX_REMEMBERED = 4_096;
+/** Lines in a minute. Whoever has not shown its credentials may claim another id each time, and each would be a line. */
+const MAX_LINES = 300;
+const MAX_LINES_OF_ADDRESS = 30;
 
 export class Refusals {
   readonly #clock: Clock;
   readonly #metrics: Metrics;
   readonly #log: Log;
   readonly #saidAtMs = new Map<string, number>();
+  readonly #linesOf = new Map<string, number>();
+  #minuteMs = Number.NEGATIVE_INFINITY;
+  #lines = 0;
+  #unsaid = 0;
 
   constructor(options: { readonly clock: Clock; readonly metrics: Metrics; readonly log: Log }) {
     this.#clock = options.clock;
@@ -66,7 +76,7 @@ export class Refusals {
     this.#metrics.count("leaf_refused_total", { reason });
     const nowMs = this.#clock.steady();
     const key = `${reason} ${leafId ?? remoteAddress}`;
-    if (nowMs - (this.#saidAtMs.get(key) ?? -Infinity) < SILENCE_MS) return;
+    if (nowMs - (this.#saidAtMs.get(key) ?? -Infinity) < SILENCE_MS || !this.#hasLine(remoteAddress, nowMs)) return;
     if (this.#saidAtMs.size >= MAX_REMEMBERED) this.#forget(nowMs);
     this.#saidAtMs.set(key, nowMs);
     const about = detail === undefined ? {} : { detail: detail.slice(0, 300) };
@@ -74,6 +84,23 @@ export class Refusals {
       { ...(leafId === undefined ? {} : { leafId }), remoteAddress, reason, ...about },
       "a leaf was refused",
     );
+  }
+
+  #hasLine(remoteAddress: string, nowMs: number): boolean {
+    if (nowMs - this.#minuteMs >= SILENCE_MS) {
+      if (this.#unsaid > 0) this.#log.warn({ refusals: this.#unsaid }, "more refusals than are worth a line each");
+      this.#minuteMs = nowMs;
+      [this.#lines, this.#unsaid] = [0, 0];
+      this.#linesOf.clear();
+    }
+    const lines = this.#linesOf.get(remoteAddress) ?? 0;
+    if (this.#lines >= MAX_LINES || lines >= MAX_LINES_OF_ADDRESS) {
+      this.#unsaid += 1;
+      return false;
+    }
+    this.#lines += 1;
+    this.#linesOf.set(remoteAddress, lines + 1);
+    return true;
   }
 
   #forget(nowMs: number): void {

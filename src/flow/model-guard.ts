@@ -22,6 +22,7 @@ export interface ModelGuardOptions {
 /** Problems that were said; leaves choose the names in them, so there is an end to it, and then it begins anew. */
 const MAX_REMEMBERED = 2_000;
 const MAX_LISTED = 3;
+const MAX_NOTED = 20;
 
 export class ModelGuard {
   readonly #options: ModelGuardOptions;
@@ -70,7 +71,8 @@ export class ModelGuard {
   }
 
   #verdict(record: LeafRecord, violations: readonly ModelViolation[]): string | undefined {
-    for (const violation of violations) this.#note(record, violation);
+    // A message may have thousands of names that no model knows.
+    for (const violation of violations.slice(0, MAX_NOTED)) this.#note(record, violation);
     if (violations.length === 0 || this.#options.policy() !== "enforce") return undefined;
     return violations
       .slice(0, MAX_LISTED)
