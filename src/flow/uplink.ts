@@ -55,6 +55,7 @@ export class Uplink implements LeafHandler {
     const known = this.#options.leaves.get(connect.leafId);
     const leaf = known ?? this.#firstSeen(connect);
     if (typeof leaf === "string") return { kind: "refused", code: 3, reason: leaf };
+    this.#checkName(leaf);
     try {
       await leaf.lane.run(() => this.#remember(leaf, connect, known === undefined));
     } catch (error) {
@@ -95,6 +96,15 @@ export class Uplink implements LeafHandler {
       forgetHeld(leaf);
       leaf.record = { ...leaf.record, lastSeenMs: this.#options.clock.now() };
     });
+  }
+
+  /** Back ends address a known leaf by the component that it has: a name that is chosen later changes nothing, and says so. */
+  #checkName({ id, record }: Leaf): void {
+    const { leaves, log } = this.#options;
+    const configured = leaves.nameFor(id);
+    if (configured === record.component) return;
+    const { component } = record;
+    log.warn({ leafId: id, component, configured }, "the leaf keeps its component, its alias came too late");
   }
 
   #firstSeen(connect: LeafConnect): Leaf | string {

@@ -1,5 +1,6 @@
 /** What a leaf's session owes it: desired changes until it has heard them, an answer to each GET, versions that count its changes. */
 import { describe, expect, test } from "vitest";
+import { RecordingLog } from "../support/recording-log.ts";
 import { RelayWorld } from "../support/relay-world.ts";
 
 const DESIRED = "$iothub/twin/PATCH/properties/desired/#";
@@ -277,4 +278,29 @@ test("Python's storm of acknowledgements of what it has acknowledged costs neith
   for (let n = 0; n < 100; n += 1) expect(await leaf.report(answers)).toBe(204);
   await world.pass(20_000);
   expect({ commits: world.store.commits, patches: world.hub.patches.length }).toEqual(before);
+});
+
+test("an alias names a leaf that is new; a known one keeps its component, and the log says so", async () => {
+  const log = new RecordingLog();
+  const world = new RelayWorld({ log });
+  world.aliases = { "plc.1": "press" };
+  await world.start();
+  world.hub.link("up");
+  await world.pass(100);
+  const [named, known] = [world.leaves.leaf("plc.1"), world.leaves.leaf("leaf1")];
+  for (const leaf of [named, known]) await leaf.connect({ subscribe: true });
+  for (const leaf of [named, known]) await leaf.report({ a: 1 });
+  await world.pass(10_000);
+  world.kill();
+  world.aliases = { "plc.1": "press", leaf1: "pump" };
+  await world.start();
+  world.hub.link("up");
+  for (const leaf of [named, known]) await leaf.connect({ subscribe: false });
+  for (const leaf of [named, known]) await leaf.report({ a: 2 });
+  await world.pass(20_000);
+  const { gateway: _own, ...ofLeaves } = world.hub.reported;
+  expect(ofLeaves).toEqual({ press: { __t: "c", a: 2 }, leaf1: { __t: "c", a: 2 } });
+  const late = log.lines.filter(({ event }) => event.includes("alias"));
+  expect(late.map(({ fields }) => fields["leafId"])).toEqual(["leaf1"]);
+  await world[Symbol.asyncDispose]();
 });

@@ -57,6 +57,7 @@ export class RelayWorld implements AsyncDisposable {
   readonly leaves = new ModelLeaves();
   readonly edge: ModelEdge | undefined;
   settings: RelaySettings;
+  aliases: Readonly<Record<string, string>> = {};
   /** What outlives a process. */
   disk = emptyDisk();
   /** What happens to the commits from now on. */
@@ -88,7 +89,7 @@ export class RelayWorld implements AsyncDisposable {
       log: this.#options.log ?? SILENT,
       random: () => 0.5,
       newMessageId: () => `id-${++this.#ids}`,
-      naming: { sha256Hex, aliases: {} },
+      naming: { sha256Hex, aliases: this.aliases },
       models: this.#options.models ?? new Map(),
       settings: () => this.settings,
       clockIsSet: () => true,
