@@ -75,9 +75,9 @@ export async function startGateway(
 /** A large queue takes its time to be read. */
 const START_WITHIN_MS = 60_000;
 
-export async function startFloor(hub: Hub): Promise<Front> {
+export async function startFloor(hub: Hub, upstream: "bare" | "sdk" = "bare"): Promise<Front> {
   const { moduleConnectionString, caFile, mqttPort } = hub.announced;
-  const child = startProcess(join("bench", "floor.ts"), [moduleConnectionString, caFile, String(mqttPort)], {
+  const child = startProcess(join("bench", "floor.ts"), [moduleConnectionString, caFile, String(mqttPort), upstream], {
     BENCH_ROLE: "FLOOR",
   });
   const started = z.object({ plain: z.number() }).parse(JSON.parse(await child.line(/"plain"/)));
