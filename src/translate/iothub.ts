@@ -67,12 +67,15 @@ function parseTelemetry(leafId: LeafId, frame: Frame): LeafRequest {
   if (!frame.topic.startsWith(own)) return close("a topic of another device");
   const match = EVENTS.exec(frame.topic.slice(own.length));
   if (match === null) return unknownTopic(frame.topic);
-  const entries = [...parseBag(match[1] ?? "")];
-  const properties = entries.filter(([key]) => !isSystemKey(key));
+  const system: [string, string][] = [];
+  const properties: [string, string][] = [];
+  for (const [key, value] of parseBag(match[1] ?? "")) {
+    if (isSystemKey(key)) system.push([key.slice(2), value]);
+    else properties.push([key, value]);
+  }
   if (frame.retain === true) properties.push(["mqtt-retain", "true"]);
   if (frame.dup === true) properties.push(["mqtt-dup", "true"]);
   if (frame.will === true) properties.push(["iothub-MessageType", "Will"]);
-  const system = entries.filter(([key]) => isSystemKey(key)).map(([key, value]) => [key.slice(2), value]);
   const telemetry: Telemetry = {
     payload: frame.payload,
     system: Object.fromEntries(system),

@@ -55,23 +55,41 @@ function wireProperties(message: Telemetry): [string, string][] {
 /** The message as the SDK takes it for `output`, or why it can never go. */
 export function seal(output: string, message: Telemetry): Sealed {
   const properties = wireProperties(message);
+  // Encoding every property only to measure it costs more than all else here, and nearly every message is far from the limits.
+  const problem = isFarBelow(output, message.payload, properties)
+    ? undefined
+    : exactProblem(output, message.payload, properties);
+  if (problem !== undefined) return { kind: "unsendable", reason: problem };
+  const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
+  return { kind: "sealed", envelope: { data: isUtf8(bytes) ? bytes.toString("utf8") : bytes, properties } };
+}
+
+type Properties = Envelope["properties"];
+
+/** One UTF-16 unit takes at most three bytes of UTF-8, each of them `%XX`. */
+const MAX_ENCODED_PER_UNIT = 9;
+
+/** Whether the message would fit if every character of its properties took as much as a character can. */
+function isFarBelow(output: string, payload: Uint8Array, properties: Properties): boolean {
+  let units = "$.on".length + output.length + 2;
+  for (const [key, value] of properties) {
+    if (!key.isWellFormed() || !value.isWellFormed()) return false;
+    units += key.length + value.length + 2;
+  }
+  const topicBytes = TOPIC_PREFIX_BYTES + units * MAX_ENCODED_PER_UNIT;
+  return topicBytes <= MAX_TOPIC_BYTES && topicBytes + payload.length <= MAX_MESSAGE_BYTES;
+}
+
+function exactProblem(output: string, payload: Uint8Array, properties: Properties): string | undefined {
   let topicBytes = TOPIC_PREFIX_BYTES + encodedLength("$.on", output);
   try {
     for (const [key, value] of properties) topicBytes += encodedLength(key, value);
   } catch {
-    return { kind: "unsendable", reason: "a property holds half a surrogate pair, which has no UTF-8 form" };
+    return "a property holds half a surrogate pair, which has no UTF-8 form";
   }
-  if (topicBytes > MAX_TOPIC_BYTES) {
-    return { kind: "unsendable", reason: `its properties take ${topicBytes} bytes, a topic holds ${MAX_TOPIC_BYTES}` };
-  }
-  if (topicBytes + message.payload.length > MAX_MESSAGE_BYTES) {
-    return {
-      kind: "unsendable",
-      reason: `it takes ${topicBytes + message.payload.length} bytes, edgeHub takes ${MAX_MESSAGE_BYTES}`,
-    };
-  }
-  const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
-  return { kind: "sealed", envelope: { data: isUtf8(bytes) ? bytes.toString("utf8") : bytes, properties } };
+  if (topicBytes > MAX_TOPIC_BYTES) return `its properties take ${topicBytes} bytes, a topic holds ${MAX_TOPIC_BYTES}`;
+  const bytes = topicBytes + payload.length;
+  return bytes > MAX_MESSAGE_BYTES ? `it takes ${bytes} bytes, edgeHub takes ${MAX_MESSAGE_BYTES}` : undefined;
 }
 
 function encodedLength(key: string, value: string): number {

@@ -89,6 +89,26 @@ describe("seal", () => {
     ]);
   });
 
+  it("seals what fits when it is encoded, whatever characters it is of, and nothing else", () => {
+    // Around 65,535 bytes of topic: the same number of characters fits or does not, by what they are.
+    const units = fc.constantFrom("x", "+", "\u{7ff}", "\u{20ac}", "\u{1f600}", "\ud800");
+    const sized = fc.tuple(units, fc.integer({ min: 1, max: 70_000 })).map(([unit, bytes]) => {
+      return unit.repeat(Math.ceil(bytes / (unit.isWellFormed() ? encodeURIComponent(unit).length : 9)));
+    });
+    fc.assert(
+      fc.property(fc.array(sized, { maxLength: 3 }), fc.integer({ min: 0, max: 260_000 }), (values, payloadBytes) => {
+        const properties = Object.fromEntries(values.map((text, at) => [`k${at}`, text]));
+        const sealed = seal("telemetry", { payload: new Uint8Array(payloadBytes), system: {}, properties });
+        const isWellFormed = values.every((text) => text.isWellFormed());
+        const bag = isWellFormed ? values.map((text, at) => `k${at}=${encodeURIComponent(text)}&`).join("") : "";
+        const topicBytes = 300 + "%24.on=telemetry&".length + bag.length;
+        const fits = isWellFormed && topicBytes <= 65_535 && topicBytes + payloadBytes <= MAX_MESSAGE_BYTES;
+        expect(sealed.kind).toBe(fits ? "sealed" : "unsendable");
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   it("takes what just fits and no byte more", () => {
     const size = (bytes: number) => seal("telemetry", message({ payload: new Uint8Array(bytes) })).kind;
     let fits = 0;
