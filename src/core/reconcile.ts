@@ -238,6 +238,22 @@ export function removedRecord(record: LeafRecord): LeafRecord {
   };
 }
 
+/**
+ * The record without what a leaf had reported of components that its new model no longer has: the hub's part of them is to be nulled.
+ * Their names and desired properties stay, as a module cannot delete those.
+ */
+export function withoutComponents(record: LeafRecord, names: readonly string[]): LeafRecord {
+  const isGone = (path: string): boolean => names.includes(path.split("/", 1)[0] ?? "");
+  const reported = Object.entries(record.reported).filter(([name]) => !names.includes(name));
+  if (reported.length === Object.keys(record.reported).length) return record;
+  return {
+    ...record,
+    reported: Object.fromEntries(reported),
+    reportedVersion: record.reportedVersion + 1,
+    tracks: Object.fromEntries(Object.entries(record.tracks).filter(([path]) => !isGone(path))),
+  };
+}
+
 /** Every key of both, at every depth; where one has an object and the other none, the object, since its keys may have to go. */
 function unionOfKeys(a: JsonObject, b: JsonObject): JsonObject {
   const union = new Map(Object.entries(a));

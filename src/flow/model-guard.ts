@@ -38,6 +38,14 @@ export class ModelGuard {
     return model === undefined ? [] : model.components.keys();
   }
 
+  /** Components that a leaf's new model no longer has; none where one of the two is not known. */
+  vanished(before: string | undefined, after: string | undefined): readonly string[] {
+    const { models } = this.#options;
+    if (before === after || before === undefined || after === undefined || !models.has(after)) return [];
+    const there = new Set(this.componentsOf(after));
+    return [...this.componentsOf(before)].filter((name) => !there.has(name));
+  }
+
   /** Why the message is refused; undefined: it may pass. Only JSON bodies are looked at. */
   telemetry(record: LeafRecord, telemetry: Telemetry): string | undefined {
     const modelId = this.#judged(record);

@@ -72,6 +72,12 @@ export class ReportedIntake {
     });
   }
 
+  /** What the leaf has reported became less without its doing; call inside its lane, once that is stored. */
+  shrunk(leaf: Leaf): void {
+    this.#options.budget.set(leaf.id, moduleView(leaf.record, leaf.record.reported));
+    this.#options.changed(leaf);
+  }
+
   /** The record with the patch in it, the same record when it changes nothing, or why it is refused. */
   #judge(leaf: Leaf, { patch, ifVersion }: ReportedRequest): LeafRecord | Refusal {
     const { record } = leaf;

@@ -5,7 +5,7 @@
 import type { LeafNaming, LeafRecord } from "../core/leaf.ts";
 import { isEmpty } from "../core/merge-patch.ts";
 import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
-import { withLostSession, withMissed } from "../core/reconcile.ts";
+import { withLostSession, withMissed, withoutComponents } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import { type Learned, learnComponents } from "../translate/pnp.ts";
 import { toModuleTelemetry } from "../translate/pnp-telemetry.ts";
@@ -125,11 +125,13 @@ export class Uplink implements LeafHandler {
       leaves.sha256Hex,
       settings().maxComponentsPerLeaf,
     );
-    const next = { ...record, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
+    const kept = this.#withoutVanished(leaf, modelId);
+    const next = { ...kept, components: naming.components, subscriptions, modelId, dialect: connect.dialect };
     if (!isNew && !leaf.isUnsure && isSameConnect(record, next)) return;
     try {
       await leaves.save(leaf, isNew ? await this.#firstRecord(next, connect.clean) : next);
       if (isNew) apply.seen(leaf.record);
+      if (kept !== record) this.#options.reported.shrunk(leaf);
     } catch (error) {
       // Still in the lane, so that nobody who waits behind takes the record for one that is stored.
       if (isNew) leaves.discard(leaf);
@@ -144,6 +146,14 @@ export class Uplink implements LeafHandler {
     if (isClean || isEmpty(first.reported)) return first;
     const notice = isEmpty(first.desired) ? undefined : { patch: first.desired, version: first.desiredVersion };
     return withMissed(record, withLostSession(first, dialectOf(record).twinFilters), notice);
+  }
+
+  #withoutVanished(leaf: Leaf, modelId: string | undefined): LeafRecord {
+    const { guard, log } = this.#options;
+    const components = guard.vanished(leaf.record.modelId, modelId);
+    if (components.length === 0) return leaf.record;
+    log.warn({ leafId: leaf.id, modelId, components }, "the new model of a leaf has no such components any more");
+    return withoutComponents(leaf.record, components);
   }
 
   #openChannels(leaf: Leaf, subscriptions: readonly Subscription[]): void {

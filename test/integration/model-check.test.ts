@@ -164,3 +164,29 @@ test("gateway*getModel answers with the composed model of the leaves that are th
   };
   expect(answer).toEqual({ status: 200, payload: composed });
 });
+
+test("what a leaf reported of components that its new model no longer has goes from the hub", async () => {
+  await using made = await world("off");
+  const { hub, leaves } = made;
+  const leaf = leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true, modelId: CONTROLLER });
+  await leaf.report({ mine: 1, thermostat1: { __t: "c", serial: 7 } });
+  await made.pass(30_000);
+  expect(hub.reported).toMatchObject({ leaf1: { mine: 1 }, leaf1__thermostat1: { serial: 7 } });
+  await leaf.disconnect();
+  // A model that nobody gave says nothing of its components.
+  await leaf.connect({ subscribe: false, modelId: "dtmi:com:example:Unknown;1" });
+  await made.pass(30_000);
+  expect(hub.reported).toMatchObject({ leaf1__thermostat1: { serial: 7 } });
+  await leaf.disconnect();
+  await leaf.connect({ subscribe: false, modelId: CONTROLLER });
+  await leaf.disconnect();
+  await leaf.connect({ subscribe: false, modelId: THERMOSTAT });
+  await made.pass(30_000);
+  expect(hub.reported["leaf1"]).toMatchObject({ mine: 1 });
+  expect(Object.keys(hub.reported)).not.toContain("leaf1__thermostat1");
+  // It may still come with it again.
+  await leaf.report({ thermostat1: { __t: "c", serial: 8 } });
+  await made.pass(30_000);
+  expect(hub.reported).toMatchObject({ leaf1__thermostat1: { serial: 8 } });
+});

@@ -5,12 +5,17 @@ import {
   adoptReported,
   applyDesiredPatch,
   catchUpPatch,
+  HELD_BACK,
+  heldBackPaths,
   judgePatch,
   judgeRead,
   owed,
+  REFUSED_SILENTLY,
   reconcileDesired,
+  removedRecord,
   settleRead,
   withMissed,
+  withoutComponents,
 } from "../../../src/core/reconcile.ts";
 import { recordOf } from "../../support/arbitraries.ts";
 
@@ -332,5 +337,52 @@ describe("what a leaf has missed", () => {
     const before = recordOf({ desired: {}, desiredVersion: 57, missed: { from: { a: 1 }, touched: { a: null } } });
     const { record, notice } = reconcileDesired(before, {}, 2, "recreated", NOW_MS);
     expect(catchUpPatch(withMissed(before, record, notice))).toEqual({ a: null });
+  });
+});
+
+describe("a property that the cloud refuses without a word", () => {
+  const view = { leaf1: { __t: "c", bad: 1, good: 2 } };
+
+  test.each([HELD_BACK, REFUSED_SILENTLY])("is owed as a null once (%s)", (reason) => {
+    const quarantined = { "leaf1/bad": reason };
+    expect(heldBackPaths(quarantined)).toEqual(["leaf1/bad"]);
+    expect(owed(view, view, quarantined)).toEqual({ leaf1: { __t: "c", bad: null } });
+    expect(owed(view, { leaf1: { __t: "c", good: 2 } }, quarantined)).toEqual({});
+  });
+
+  test("is no other one that edgeHub itself refuses: that was never taken", () => {
+    const quarantined = { "leaf1/bad": "400" };
+    expect(heldBackPaths(quarantined)).toEqual([]);
+    expect(owed(view, { leaf1: { __t: "c", good: 2 } }, quarantined)).toEqual({});
+  });
+});
+
+describe("a leaf that is removed", () => {
+  test("keeps its session, and what it may have seen of its desired properties", () => {
+    const subscriptions = [{ filter: "$iothub/methods/POST/#", qos: 0 as const }];
+    const record = recordOf({ desired: { a: 1 }, reported: { b: 2 }, reportedVersion: 3, subscriptions });
+    const removed = removedRecord(record);
+    expect(removed).toMatchObject({ removed: true, desired: {}, reported: {}, reportedVersion: 0, subscriptions });
+    expect(catchUpPatch(removed)).toEqual({ a: null });
+    const noted = removedRecord({ ...record, missed: { from: { c: 1 }, touched: { c: 2 } } });
+    expect(catchUpPatch(noted)).toEqual({ c: null });
+  });
+});
+
+describe("components that a new model no longer has", () => {
+  test("go with what was reported and tracked of them, and nothing else goes", () => {
+    const track = { state: "pending", version: 1, sinceMs: 0 } as const;
+    const record = recordOf({
+      reported: { mine: 1, part: { __t: "c", a: 1 } },
+      reportedVersion: 4,
+      tracks: { "part/a": track, partial: track },
+    });
+    expect(withoutComponents(record, ["part"])).toEqual({
+      ...record,
+      reported: { mine: 1 },
+      reportedVersion: 5,
+      tracks: { partial: track },
+    });
+    expect(withoutComponents(record, ["other"])).toBe(record);
   });
 });
