@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../src/core/message.ts";
 import { RecordingLog } from "../support/recording-log.ts";
+import { RecordingMetrics } from "../support/recording-metrics.ts";
 import { RelayWorld } from "../support/relay-world.ts";
 
 async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
@@ -115,5 +116,23 @@ describe("G6 commands", () => {
     leaf.answerCommands = (name) => ({ status: 200, payload: name });
     expect(await world.hub.command("leaf1*fast", 1)).toEqual({ status: 200, payload: "fast" });
     expect(leaf.commands.filter(({ name }) => name === "slow")).toHaveLength(16);
+  });
+
+  test("fill no memory with series of their own, whatever statuses a leaf answers with", async () => {
+    const metrics = new RecordingMetrics();
+    await using world = new RelayWorld({ metrics });
+    await world.start();
+    world.hub.link("up");
+    await world.pass(1_000);
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    let status = 0;
+    leaf.answerCommands = () => ({ status, payload: null });
+    for (status of [200, 599, 600, 99, -5, 123_456_789]) {
+      expect(await world.hub.command("leaf1*any", null)).toMatchObject({ status });
+    }
+    expect(metrics.value("commands_total", { status: "200" })).toBe(1);
+    expect(metrics.value("commands_total", { status: "other" })).toBe(4);
+    expect(metrics.total("commands_total")).toBe(6);
   });
 });
