@@ -36,6 +36,8 @@ export interface TwinParts {
   readonly cloud: Cloud;
   readonly metrics: EdgeMetrics;
   readonly settings: DevHubSettings;
+  /** The cloud has been told that this client wants to hear of desired changes. */
+  isHeard(key: string): boolean;
   /** Sends a desired notification to the client, if it is connected and subscribed. */
   notify(key: string, patch: JsonObject, version: number): void;
 }
@@ -89,8 +91,8 @@ export class EdgeTwins implements Twins {
 
   /** The cloud's notification; only heard while the line works. */
   desiredChanged(identity: Identity, patch: JsonObject, version: number): void {
-    if (!this.#parts.wan.connected) return;
     const key = keyOf(identity);
+    if (!this.#parts.wan.connected || !this.#parts.isHeard(key)) return;
     const stored = this.#parts.store.twins.get(key);
     if (stored?.desiredVersion === undefined || stored.desiredVersion + 1 !== version) {
       return this.#synchronise(identity);

@@ -49,6 +49,8 @@ export class EdgeHub implements ConnectionHandler {
   readonly #twins: Twins;
   readonly #stops: (() => void)[] = [];
   #offlineNoticed = false;
+  /** From when on the cloud sends a client's desired changes; it goes on doing so while this process lives. */
+  readonly #heardFromMs = new Map<string, number>();
 
   constructor(parts: EdgeHubParts) {
     this.#parts = parts;
@@ -57,8 +59,9 @@ export class EdgeHub implements ConnectionHandler {
     this.metrics = new EdgeMetrics({ deviceId, iotHubHostName, queueLength: () => this.#upstream.length });
     const dropped = (message: { from: Identity }, reason: string) => this.#drop(keyOf(message.from), "", reason);
     this.#upstream = new Upstream({ ...parts, metrics: this.metrics, dropped });
+    const isHeard = (key: string) => performance.now() >= (this.#heardFromMs.get(key) ?? Number.POSITIVE_INFINITY);
     const notify = (key: string, patch: JsonObject, version: number) => this.#notify(key, patch, version);
-    const twinParts = { ...parts, metrics: this.metrics, notify };
+    const twinParts = { ...parts, metrics: this.metrics, notify, isHeard };
     this.#twins = personality === "iothub" ? new StrictTwins(twinParts) : new EdgeTwins(twinParts);
   }
 
@@ -150,7 +153,13 @@ export class EdgeHub implements ConnectionHandler {
     const added = packet.subscriptions.map(({ topic, qos }): [string, 0 | 1] => [topic, qos === 0 ? 0 : 1]);
     const session = { ...this.#parts.store.sessions.get(client.key), ...Object.fromEntries(added) };
     this.#parts.store.setSession(client.key, session);
+    this.#subscribedToDesired(client.key);
     this.#clientChanged(client.key);
+  }
+
+  #subscribedToDesired(key: string): void {
+    if (this.#qosOf(key, "desired") === undefined || this.#heardFromMs.has(key)) return;
+    this.#heardFromMs.set(key, performance.now() + this.#parts.settings.subscriptionDelayMs);
   }
 
   unsubscribe(connection: EdgeConnection, packet: IUnsubscribePacket): void {

@@ -53,6 +53,8 @@ export interface DevHubSettings {
   /** Connected clients whose token has run out are dropped at the next of these rounds [EH ConnectionReauthenticator]. */
   readonly reauthenticationIntervalMs: number;
 
+  /** A module's first desired subscription is granted at once; the cloud, which is told of it, sends changes only so much later. */
+  readonly subscriptionDelayMs: number;
   /** Reported patches go to the cloud at most this often [edgeHub ReportedPropertiesSyncFrequencySecs]. */
   readonly reportedSyncMs: number;
   /** A twin read while the line is cut takes this long before the store answers. */
@@ -98,6 +100,7 @@ export const DEFAULT_SETTINGS: DevHubSettings = {
   messageAckTimeoutMs: 30_000,
   clockSkewMs: 300_000,
   reauthenticationIntervalMs: 300_000,
+  subscriptionDelayMs: 25,
   reportedSyncMs: 5_000,
   readInOutageMs: 20_000,
   minTwinSyncPeriodMs: 120_000,

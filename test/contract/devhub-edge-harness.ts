@@ -17,6 +17,7 @@ export function startQuickHub(settings: Partial<DevHubSettings> = {}): Promise<D
     restartDrainIntervalMs: 200,
     reportedSyncMs: 100,
     readInOutageMs: 400,
+    subscriptionDelayMs: 0,
     minTwinSyncPeriodMs: 2_400,
     resumeAfterSilentMs: 460,
     resumeAfterRefusedMs: 800,

@@ -222,6 +222,18 @@ describe("edgeHub and its line to the cloud", () => {
       await expect.poll(() => module.desired).toEqual([{ b: 1, $version: 3 }]);
     });
 
+    test("in the moment after the subscription is never sent, and the next one brings the difference", async () => {
+      await using slow = await startQuickHub({ subscriptionDelayMs: 2_000 });
+      await using other = await RawModule.connect(slow);
+      await other.subscribe(TWIN_ANSWERS, DESIRED);
+      await other.get();
+      slow.cloud.patchDesired(GW, { a: 1 });
+      await sleep(2_000);
+      expect(other.desired).toEqual([]);
+      slow.cloud.patchDesired(GW, { b: 2 });
+      await expect.poll(() => other.desired).toEqual([{ a: 1, b: 2, $version: 3 }]);
+    });
+
     test("of a short outage is never sent, and the next one brings the difference", async () => {
       await module.get();
       hub.wan.cut("silent");

@@ -31,7 +31,14 @@ export interface RigOptions {
 }
 
 export function startTestHub(settings: Partial<DevHubSettings> = {}): Promise<DevHub> {
-  return startDevHub({ mqttPort: 0, servicePort: 0, metricsPort: 0, probePort: 0, ...settings });
+  return startDevHub({
+    mqttPort: 0,
+    servicePort: 0,
+    metricsPort: 0,
+    probePort: 0,
+    subscriptionDelayMs: 0,
+    ...settings,
+  });
 }
 
 /** Credentials that lead through the proxy. */
