@@ -45,10 +45,14 @@ export function gatewayEnvironment(
   };
 }
 
-/** Starts the gateway with nothing but `environment` (and the path); disposing kills it. */
-export function spawnGateway(environment: Readonly<Record<string, string>>): GatewayProcess {
+/** Starts the gateway with nothing but `environment` (and the path), by the command in `front` if there is one; disposing kills it. */
+export function spawnGateway(
+  environment: Readonly<Record<string, string>>,
+  front: readonly string[] = [],
+): GatewayProcess {
   const { PATH = "" } = process.env;
-  const child = spawn(process.execPath, [MAIN], { env: { PATH, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
+  const [command = process.execPath, ...args] = [...front, process.execPath, MAIN];
+  const child = spawn(command, args, { env: { PATH, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   const ended = endOf(child);
   const started = new Promise<void>((resolve, reject) => {
