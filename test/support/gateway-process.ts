@@ -51,7 +51,7 @@ export function spawnGateway(
   front: readonly string[] = [],
 ): GatewayProcess {
   const { PATH = "" } = process.env;
-  const [command = process.execPath, ...args] = [...front, process.execPath, MAIN];
+  const [command, ...args] = [...front, process.execPath, MAIN];
   const child = spawn(command, args, { env: { PATH, ...environment }, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   const ended = endOf(child);
