@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { hostile } from "./hostile.ts";
 import { outage, queue, writes } from "./outage.ts";
 import { offlineReads, recovery } from "./recovery.ts";
 import { machine, markdown, type Section } from "./report.ts";
@@ -24,6 +25,7 @@ const PARTS: Readonly<Record<string, (folder: string) => Promise<Section>>> = {
   offlineReads,
   recovery,
   writes,
+  hostile,
   queue: (folder) => queue(folder, values.large ? 1_000_000 : 100_000),
 };
 const unknown = positionals.filter((name) => !Object.hasOwn(PARTS, name));

@@ -92,6 +92,17 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
     for (const socket of sockets) socket.destroy();
   },
 
+  "more silent connections than there may be, while a new leaf wants to come in": async (world, prefix) => {
+    const sockets = Array.from({ length: 600 }, () => world.socket());
+    await opened(sockets);
+    for (const round of during()) {
+      const leaf = await world.leaf(`${prefix}-${round}`);
+      leaf.cut();
+      sockets.push(world.socket());
+    }
+    for (const socket of sockets) socket.destroy();
+  },
+
   "half-open TLS: silent ones, and ones that stop in the middle of their ClientHello": async (world) => {
     const sockets = Array.from({ length: 400 }, () => {
       const socket = connect(world.tlsPort, "127.0.0.1");

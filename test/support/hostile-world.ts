@@ -49,6 +49,7 @@ export class HostileWorld implements AsyncDisposable {
         GATEWAY_AUTH_MODE: "enforce",
         GATEWAY_GROUP_KEY_FILE: groupKeyFile,
         GATEWAY_MAX_LEAVES: "10000",
+        GATEWAY_MAX_CONNECTIONS: "320",
       }),
     );
   }
