@@ -131,6 +131,9 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
       ...(certificates === undefined
         ? {}
         : { tls: { host: base.tlsBind, port: base.tlsPort, certificates: certificates.source } }),
+      ...(certificates === undefined || !base.webSocketEnabled
+        ? {}
+        : { webSocket: { host: base.webSocketBind, port: base.webSocketPort, certificates: certificates.source } }),
       ...(base.plainEnabled ? { plain: { host: base.plainBind, port: base.plainPort } } : {}),
       log,
     },

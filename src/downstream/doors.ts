@@ -40,7 +40,11 @@ export class Doors implements AsyncDisposable {
     this.#refusals = refusals;
   }
 
-  async open(name: "tls" | "plain", { host, port }: Endpoint, enter: (socket: Socket) => void): Promise<number> {
+  async open(
+    name: "tls" | "webSocket" | "plain",
+    { host, port }: Endpoint,
+    enter: (socket: Socket) => void,
+  ): Promise<number> {
     const server = createServer({ noDelay: true }, (socket) => {
       if (this.#mayEnter(socket)) enter(socket);
       else socket.destroy();
@@ -124,7 +128,7 @@ export class Doors implements AsyncDisposable {
   }
 }
 
-async function bind(server: Server, name: "tls" | "plain", host: string, port: number): Promise<void> {
+async function bind(server: Server, name: "tls" | "webSocket" | "plain", host: string, port: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once("error", (error: NodeJS.ErrnoException) => {
     const where = `${host}:${port} (${name}Bind, ${name}Port)`;

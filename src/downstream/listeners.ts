@@ -3,10 +3,12 @@
  * required (SAS leaves have none), who it belongs to is decided later; a renewed server certificate drops nobody.
  */
 import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import {
   createSecureContext,
   createServer as createTlsServer,
   type SecureContext,
+  type TLSSocket,
   type Server as TlsServer,
 } from "node:tls";
 import { GatewayError } from "../core/errors.ts";
@@ -16,6 +18,7 @@ import { addressOf, Doors, type Endpoint } from "./doors.ts";
 import { Handshakes } from "./handshakes.ts";
 import type { LeafLimits } from "./limits.ts";
 import type { Refusals } from "./refusals.ts";
+import { webSocketDoor } from "./web-socket.ts";
 
 /** PEM. The first of a source serves clients that name no server, or one that nobody knows (an IP address as SNI). */
 export interface ServerCertificate {
@@ -33,6 +36,7 @@ export interface CertificateSource {
 
 export interface ListenerOptions {
   readonly tls?: Endpoint & { readonly certificates: CertificateSource };
+  readonly webSocket?: Endpoint & { readonly certificates: CertificateSource };
   /** Without TLS: whoever is on the way reads and writes along. */
   readonly plain?: Endpoint;
   readonly log: Log;
@@ -40,6 +44,7 @@ export interface ListenerOptions {
 
 export interface Ports {
   readonly tls?: number;
+  readonly webSocket?: number;
   readonly plain?: number;
 }
 
@@ -47,7 +52,7 @@ export interface Listeners extends AsyncDisposable {
   readonly ports: Ports;
 }
 
-type Accept = (socket: Socket, origin: Origin) => void;
+type Accept = (socket: Duplex, origin: Origin) => void;
 
 /** Resolves when all are bound; else none is, and the error names the setting. */
 export async function openListeners(
@@ -56,18 +61,18 @@ export async function openListeners(
   refusals: Refusals,
 ): Promise<Listeners> {
   const doors = new Doors(options.limits, refusals);
-  const ports: { tls?: number; plain?: number } = {};
+  const ports: { tls?: number; webSocket?: number; plain?: number } = {};
   try {
-    if (options.tls !== undefined) {
-      const met: Accept = (socket, origin) => accept(socket, { ...origin, letIn: doors.letIn(socket) });
-      const tls = tlsServer(options.tls.certificates, options, met, refusals);
-      const handshakes = new Handshakes({
-        begin: (socket) => tls.emit("connection", socket),
-        firstByteTimeoutMs: options.limits.tlsHandshakeTimeoutMs,
-        refused: (socket, detail) =>
-          refusals.refused("tls", { leafId: undefined, remoteAddress: addressOf(socket) }, detail),
-      });
-      ports.tls = await doors.open("tls", options.tls, (socket) => handshakes.add(socket));
+    const { tls, webSocket } = options;
+    if (tls !== undefined)
+      ports.tls = await doors.open("tls", tls, tlsDoor(tls.certificates, options, accept, doors, refusals));
+    if (webSocket !== undefined) {
+      const { limits } = options;
+      const refused = ({ remoteAddress }: Origin, detail: string): void =>
+        refusals.refused("web-socket", { leafId: undefined, remoteAddress }, detail);
+      const upgrade = webSocketDoor({ limits, accept, refused });
+      const enter = tlsDoor(webSocket.certificates, options, upgrade, doors, refusals);
+      ports.webSocket = await doors.open("webSocket", webSocket, enter);
     }
     if (options.plain !== undefined) {
       ports.plain = await doors.open("plain", options.plain, (socket) =>
@@ -81,11 +86,30 @@ export async function openListeners(
   return { ports, [Symbol.asyncDispose]: () => doors[Symbol.asyncDispose]() };
 }
 
+/** What to do with a socket that wants TLS: `accept` gets it when that is agreed. */
+function tlsDoor(
+  certificates: CertificateSource,
+  options: { readonly limits: LeafLimits; readonly log: Log },
+  accept: Accept,
+  doors: Doors,
+  refusals: Refusals,
+): (socket: Socket) => void {
+  const met = (socket: TLSSocket, origin: Origin): void => accept(socket, { ...origin, letIn: doors.letIn(socket) });
+  const tls = tlsServer(certificates, options, met, refusals);
+  const handshakes = new Handshakes({
+    begin: (socket) => tls.emit("connection", socket),
+    firstByteTimeoutMs: options.limits.tlsHandshakeTimeoutMs,
+    refused: (socket, detail) =>
+      refusals.refused("tls", { leafId: undefined, remoteAddress: addressOf(socket) }, detail),
+  });
+  return (socket) => handshakes.add(socket);
+}
+
 /** Never listens itself: the doors hand it sockets that they have counted. */
 function tlsServer(
   certificates: CertificateSource,
   { limits, log }: { readonly limits: LeafLimits; readonly log: Log },
-  accept: Accept,
+  accept: (socket: TLSSocket, origin: Origin) => void,
   refusals: Refusals,
 ): TlsServer {
   let contexts = secureContexts(certificates.current());
@@ -110,7 +134,9 @@ function tlsServer(
     socket.destroy();
   });
   server.on("secureConnection", (socket) => {
-    const certificate = socket.getPeerCertificate().raw;
+    // null when the socket was destroyed meanwhile, whatever the types say.
+    const peer: { readonly raw?: Buffer } | null = socket.getPeerCertificate();
+    const certificate = peer?.raw;
     accept(socket, { plain: false, remoteAddress: addressOf(socket), certificate });
   });
   return server;

@@ -10,6 +10,7 @@ export const REFUSAL_REASONS = [
   "connections",
   "connections-per-address",
   "tls",
+  "web-socket",
   "connect-timeout",
   // CONNECT
   "not-connect",

@@ -1,5 +1,6 @@
 /** Every refusal there is: what the leaf is told, that it is counted, and that it is logged once per leaf (or address), reason and minute. */
 import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
 import { beforeAll, describe, expect, test } from "vitest";
 import { parseLeafId } from "../../src/core/message.ts";
 import type { CertificateSource } from "../../src/downstream/listeners.ts";
@@ -105,6 +106,18 @@ const SCENARIOS: Readonly<Record<RefusalReason, () => Scenario>> = {
       const socket = await dial(rig.broker.ports.tls);
       socket.write("no handshake");
       await new Promise((resolve) => socket.once("close", resolve));
+      return "closed";
+    },
+    heard: "closed",
+  }),
+  "web-socket": () => ({
+    options: { listeners: { webSocket: { host: "127.0.0.1", port: 0, certificates } } },
+    provoke: async (rig) => {
+      const { webSocket = 0 } = rig.broker.ports;
+      const socket = connectTls({ host: "127.0.0.1", port: webSocket, rejectUnauthorized: false });
+      socket.on("error", () => undefined);
+      socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+      await new Promise((resolve) => socket.resume().once("close", resolve));
       return "closed";
     },
     heard: "closed",
