@@ -13,6 +13,8 @@ const MAX_QUEUED = 50;
 export const DEFAULT_TTL_SECS = 3_600;
 export const MAX_TTL_SECS = 48 * 3_600;
 const MAX_MESSAGE_BYTES = 64 * 1024;
+/** [D-c2d]: then it is dead, or one that a leaf cannot bear would hold up all behind it. */
+const MAX_DELIVERIES = 10;
 
 export interface CloudToDeviceOptions {
   readonly store: Store;
@@ -32,6 +34,8 @@ export class CloudToDevice {
   readonly #queues = new Map<LeafId, CloudToDeviceEntry[]>();
   /** Leaves with a message outstanding. */
   readonly #pumping = new Set<LeafId>();
+  /** How often the leaf did not acknowledge it; since the gateway's start. */
+  readonly #failures = new WeakMap<CloudToDeviceEntry, number>();
   #lastSeq = 0;
 
   constructor(options: CloudToDeviceOptions) {
@@ -94,7 +98,11 @@ export class CloudToDevice {
       await this.#expire(leaf.id);
       for (let entry = this.#queue(leaf.id)[0]; entry !== undefined; entry = this.#queue(leaf.id)[0]) {
         if (!leaves.isReady(leaf, "cloud-to-device")) return;
-        if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") return;
+        if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") {
+          if (!this.#isHopeless(entry)) return;
+          await this.#done(entry);
+          continue;
+        }
         metrics.count("cloud_to_device_total", { result: "delivered" });
         await this.#done(entry);
         await this.#expire(leaf.id);
@@ -103,6 +111,17 @@ export class CloudToDevice {
       // In the very step that found nothing to do: who gets ready after it starts again.
       this.#pumping.delete(leaf.id);
     }
+  }
+
+  /** One more delivery that was not acknowledged: whether it was the last one that it gets. */
+  #isHopeless(entry: CloudToDeviceEntry): boolean {
+    const { log, metrics } = this.#options;
+    const failures = (this.#failures.get(entry) ?? 0) + 1;
+    this.#failures.set(entry, failures);
+    if (failures < MAX_DELIVERIES) return false;
+    metrics.count("cloud_to_device_total", { result: "undeliverable" });
+    log.warn({ leafId: entry.leafId }, "a cloud-to-device message was not acknowledged ten times, it is given up");
+    return true;
   }
 
   /** Wherever it stands in the queue: it would count against the fifty. */

@@ -42,6 +42,25 @@ describe("a cloud-to-device message", () => {
     third.cut();
   });
 
+  test("that was not acknowledged ten times is given up, as at IoT Hub, and the one behind it comes", async () => {
+    const first = await world.leaf("choker");
+    await first.subscribe("devices/choker/messages/devicebound/#");
+    await first.disconnect();
+    for (const text of ["poison", "good"]) await send("choker", text);
+    for (let delivery = 0; delivery < 10; delivery += 1) {
+      const leaf = await world.leaf("choker");
+      expect((await leaf.next("publish")).payload.toString()).toBe("poison");
+      leaf.cut();
+    }
+    const last = await world.leaf("choker");
+    const { messageId = 0, payload } = await last.next("publish");
+    expect(payload.toString()).toBe("good");
+    last.send({ cmd: "puback", messageId });
+    await world.until("an empty queue", async () => (await queued("choker")) === 0);
+    expect(await world.metric('cloud_to_device_total{result="undeliverable"}')).toBe(1);
+    last.cut();
+  });
+
   test("waits for a leaf that is away, in order, one outstanding at a time", async () => {
     const filter = "devices/sleepy/messages/devicebound/#";
     const first = await world.leaf("sleepy");
