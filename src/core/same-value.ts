@@ -8,6 +8,11 @@ import type { Json } from "./message.ts";
 
 /** What edgeHub's parser takes for a date: seconds and at most seven digits of their fraction, with or without a zone. */
 const ISO_DATE = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?(?:(Z)|([+-])(\d{2}):?(\d{2})?)?$/;
+/** The other spelling that .NET's JSON reader takes for a date: milliseconds since 1970, as old .NET programs write them. */
+const MILLISECONDS_DATE = /^\/Date\((-?\d{1,15})(?:[+-]\d{4})?\)\/$/;
+const FIRST_DATE_MS = -62_135_596_800_000;
+const LAST_DATE_MS = 253_402_300_799_999;
+const MINUTE_MS = 60_000;
 const MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] as const;
 /** The distance from a double to the next one, relative to it. */
 const LAST_PLACE = Number.EPSILON;
@@ -44,7 +49,7 @@ function sameText(a: string, b: string): boolean {
 /** One text for all spellings of an instant; times without a zone are apart from those with one. undefined: no date. */
 function instantOf(text: string): string | undefined {
   const parts = ISO_DATE.exec(text);
-  if (parts === null) return undefined;
+  if (parts === null) return instantOfMilliseconds(MILLISECONDS_DATE.exec(text)?.[1]);
   const at = (index: number): number => Number(parts[index] ?? 0);
   const [year, month, day, hour, minute, second] = [at(1), at(2), at(3), at(4), at(5), at(6)];
   const [offsetHours, offsetMinutes] = [at(10), at(11)];
@@ -57,6 +62,17 @@ function instantOf(text: string): string | undefined {
   const fraction = (parts[7] ?? "").replace(/0+$/, "");
   const isZoned = parts[8] !== undefined || parts[9] !== undefined;
   return `${minutes}:${second}.${fraction}${isZoned ? "Z" : ""}`;
+}
+
+function instantOfMilliseconds(digits: string | undefined): string | undefined {
+  const ms = Number(digits ?? Number.NaN);
+  if (!(ms >= FIRST_DATE_MS && ms <= LAST_DATE_MS)) return undefined;
+  const minutes = Math.floor(ms / MINUTE_MS);
+  const rest = ms - minutes * MINUTE_MS;
+  const fraction = String(rest % 1_000)
+    .padStart(3, "0")
+    .replace(/0+$/, "");
+  return `${minutes}:${Math.floor(rest / 1_000)}.${fraction}Z`;
 }
 
 function isDay(year: number, month: number, day: number): boolean {
