@@ -80,6 +80,11 @@ describe.each(dialects)("dialect $name", (dialect) => {
     expect(dialect.channel(leaf, filter)).toBe(meaning);
   });
 
+  test("the filters of a leaf with a twin open what such a leaf needs", () => {
+    const channels = dialect.twinFilters.map((filter) => dialect.channel(leaf, filter));
+    expect(new Set(channels)).toEqual(new Set(["twin-answers", "desired", "commands"]));
+  });
+
   test.each(table.says)("says: $client", ({ client: _client, meaning, payload, ...frame }) => {
     const bytes = new TextEncoder().encode(payload);
     const request = dialect.parse(leaf, { ...frame, payload: bytes, qos: 1 });

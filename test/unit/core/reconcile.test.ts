@@ -14,6 +14,7 @@ import {
   reconcileDesired,
   removedRecord,
   settleRead,
+  withLostSession,
   withMissed,
   withoutComponents,
 } from "../../../src/core/reconcile.ts";
@@ -385,4 +386,18 @@ describe("components that a new model no longer has", () => {
     });
     expect(withoutComponents(record, ["other"])).toBe(record);
   });
+});
+
+test("a lost session has what a leaf with a twin subscribes to, beside what the leaf has subscribed to since, each once", () => {
+  const since = [
+    { filter: "devices/leaf1/messages/devicebound/#", qos: 1 },
+    { filter: "answers/#", qos: 1 },
+  ] as const;
+  const record = recordOf({ subscriptions: since });
+  const taken = withLostSession(record, ["answers/#", "desired/#"]);
+  expect(taken).toEqual({
+    ...record,
+    subscriptions: [since[0], { filter: "answers/#", qos: 0 }, { filter: "desired/#", qos: 0 }],
+  });
+  expect(withLostSession(taken, ["answers/#", "desired/#"])).toEqual(taken);
 });
