@@ -9,7 +9,8 @@ import { createInterface } from "node:readline";
 import iotDevice from "azure-iot-device";
 import { Mqtt } from "azure-iot-device-mqtt";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { parseEnvironment } from "../../src/devhub/settings.ts";
+import { parseEnvironment, sayTakenPort } from "../../src/devhub/settings.ts";
+import { startQuickHub } from "./devhub-edge-harness.ts";
 
 const { Message, ModuleClient } = iotDevice;
 
@@ -63,26 +64,6 @@ describe("the process", () => {
     expect(metrics).toMatch(/edgehub_queue_length\{[^}]*\} 5\n/);
   });
 
-  test("says which variable moves it from a port that is taken", async () => {
-    const { ready } = await start();
-    const taken = new URL(String(ready["metricsUrl"])).port;
-    const ports = {
-      DEVHUB_MQTT_PORT: "0",
-      DEVHUB_SERVICE_PORT: "0",
-      DEVHUB_METRICS_PORT: taken,
-      DEVHUB_PROBE_PORT: "0",
-    };
-    const second = spawn(process.execPath, ["src/devhub/main.ts"], {
-      env: { PATH: process.env["PATH"] ?? "", DEVHUB_STATE: join(state, "second"), ...ports },
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    children.push(second);
-    let said = "";
-    second.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
-    expect((await once(second, "close"))[0]).toBe(1);
-    expect(said).toMatch(new RegExp(`^Port ${taken} is taken .* DEVHUB_METRICS_PORT\\.\\n$`));
-  });
-
   test("ends with code 0 at SIGTERM", async () => {
     const { child } = await start();
     child.kill("SIGTERM");
@@ -91,6 +72,16 @@ describe("the process", () => {
 });
 
 describe("the environment", () => {
+  test("has a variable for each port, named when the port is taken", async () => {
+    await using hub = await startQuickHub();
+    const taken = Number(new URL(hub.metricsUrl).port);
+    const error: unknown = await startQuickHub({ metricsPort: taken }).catch((reason: unknown) => reason);
+    expect(sayTakenPort(error, { metricsPort: taken })).toMatch(
+      new RegExp(`^Port ${taken} is taken .* DEVHUB_METRICS_PORT\\.$`),
+    );
+    expect(sayTakenPort(new Error("something else"), { metricsPort: taken })).toBeUndefined();
+  });
+
   test("names every problem", () => {
     const parsed = parseEnvironment({
       DEVHUB_MQTT_PORT: "x",

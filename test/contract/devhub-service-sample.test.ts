@@ -35,14 +35,11 @@ function command(name: string, payload: string | number | null) {
 }
 
 describe("the sample leaf", () => {
-  it.each([
-    ["--help", 0],
-    ["--verbose", 2],
-  ])("says how it is called when it is called with %s", async (argument, code) => {
-    const asked = spawn(process.execPath, ["samples/temperature-controller.ts", argument]);
+  it("says how it is called instead of taking an option for a device id", async () => {
+    const asked = spawn(process.execPath, ["samples/temperature-controller.ts", "--help"]);
     let usage = "";
     asked.stdout.on("data", (chunk: Buffer) => (usage += chunk.toString()));
-    expect((await once(asked, "close"))[0]).toBe(code);
+    expect((await once(asked, "close"))[0]).toBe(0);
     expect(usage).toContain("Usage: npm run leaf");
   });
 
