@@ -100,8 +100,8 @@ export class Admission {
   }
 
   #authenticate(connection: LeafConnection, leafId: LeafId, password: Uint8Array | undefined): Promise<Authentication> {
-    const { certificate, plain, remoteAddress } = connection.origin;
-    return this.#options.authenticator.authenticate({ leafId, password, certificate, remoteAddress, plain });
+    const { certificate, issuers = [], plain, remoteAddress } = connection.origin;
+    return this.#options.authenticator.authenticate({ leafId, password, certificate, issuers, remoteAddress, plain });
   }
 
   /** Waits for its turn and out its penalty, then sees the old connection to its end. */

@@ -19,6 +19,8 @@ export interface Origin {
   readonly remoteAddress: string;
   /** DER of the client certificate that TLS has seen, verified or not. */
   readonly certificate?: Uint8Array | undefined;
+  /** What came with it, from its issuer upwards. */
+  readonly issuers?: readonly Uint8Array[];
   /** Tells the listener that it is a leaf's, no stranger's any more. */
   readonly letIn?: () => void;
 }

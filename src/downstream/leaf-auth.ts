@@ -84,10 +84,10 @@ function keysOf({ keys, groupKeys }: LeafSecrets, leafId: string): readonly Buff
 function checkCertificate(
   { clock }: LeafAuthOptions,
   { thumbprints, authorities }: LeafSecrets,
-  { leafId }: Credentials,
+  { issuers = [], leafId }: Credentials,
   certificate: Uint8Array,
 ): Authentication {
   const rules = { thumbprints: thumbprints.get(leafId) ?? [], authorities };
-  const check = checkLeafCertificate(certificate, leafId, rules, clock.now());
+  const check = checkLeafCertificate([certificate, ...issuers], leafId, rules, clock.now());
   return check.kind === "accepted" ? { kind: "accepted", closeAtMs: undefined } : wrong(check.reason);
 }

@@ -6,16 +6,16 @@ export type CertificateCheck = { readonly kind: "accepted" } | { readonly kind: 
 export interface CertificateRules {
   /** SHA-1 or SHA-256 in hex, colons allowed; a leaf with thumbprints needs no authority. */
   readonly thumbprints: readonly string[];
-  /** Each of them is trusted by itself: an intermediate one needs no root beside it. */
+  /** Each of them is trusted by itself: an intermediate one needs no root beside it. What is between may come with the leaf. */
   readonly authorities: readonly X509Certificate[];
 }
 
 /**
- * Dates count either way. By authority the certificate is one for clients, and names the leaf's id to the letter: as the subject's only
+ * `chain` is the leaf's certificate and what it sent along. Dates count either way. By authority the certificate is one for clients, and names the leaf's id to the letter: as the subject's only
  * common name, or as a DNS name.
  */
 export function checkLeafCertificate(
-  der: Uint8Array,
+  [der = new Uint8Array(), ...sent]: readonly Uint8Array[],
   leafId: string,
   { thumbprints, authorities }: CertificateRules,
   nowMs: number,
@@ -27,13 +27,41 @@ export function checkLeafCertificate(
   if (known.has(plainHex(certificate.fingerprint)) || known.has(plainHex(certificate.fingerprint256)))
     return { kind: "accepted" };
   if (thumbprints.length > 0) return refused("the client certificate has none of the leaf's thumbprints");
-  const issuer = authorities.find((authority) => isIssuedBy(certificate, authority));
-  if (issuer === undefined) return refused("no known authority has issued the client certificate");
-  if (!isInTime(issuer, nowMs)) return refused("the authority's certificate is expired, or not valid yet");
+  const between = sent.map(parseCertificate).filter((one) => one !== undefined);
+  const path = pathToAuthority(certificate, between.filter(mayStandBetween), authorities);
+  if (path === undefined) return refused("no known authority has issued the client certificate");
+  if (!path.every((one) => isInTime(one, nowMs)))
+    return refused("the certificate of an authority is expired, or not valid yet");
   // The Edge CA signs server certificates for every module on the box, in whatever name it asks for.
   if (!isForClients(certificate)) return refused("the client certificate is not one for clients");
   if (!isNamed(certificate, leafId)) return refused("the client certificate names another leaf than this one");
   return { kind: "accepted" };
+}
+
+/** Who has issued the certificate, up to a known authority; undefined when that is nobody known. */
+function pathToAuthority(
+  certificate: X509Certificate,
+  between: readonly X509Certificate[],
+  authorities: readonly X509Certificate[],
+): readonly X509Certificate[] | undefined {
+  const path: X509Certificate[] = [];
+  for (let current = certificate; path.length <= between.length; ) {
+    const known = authorities.find((authority) => isIssuedBy(current, authority));
+    if (known !== undefined) return [...path, known];
+    const next = between.find((one) => !path.includes(one) && isIssuedBy(current, one));
+    if (next === undefined) return undefined;
+    path.push(next);
+    current = next;
+  }
+  return undefined;
+}
+
+/** The DER of the extension's object identifier, 2.5.29.30. */
+const NAME_CONSTRAINTS = Buffer.from("0603551d1e", "hex");
+
+/** An authority that may not name everybody is no authority here: its constraints would have to be judged [RFC 5280 4.2.1.10]. */
+function mayStandBetween({ raw }: X509Certificate): boolean {
+  return !raw.includes(NAME_CONSTRAINTS);
 }
 
 function refused(reason: string): CertificateCheck {

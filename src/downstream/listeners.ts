@@ -134,12 +134,33 @@ function tlsServer(
     socket.destroy();
   });
   server.on("secureConnection", (socket) => {
-    // null when the socket was destroyed meanwhile, whatever the types say.
-    const peer: { readonly raw?: Buffer } | null = socket.getPeerCertificate();
-    const certificate = peer?.raw;
-    accept(socket, { plain: false, remoteAddress: addressOf(socket), certificate });
+    const [certificate, ...issuers] = chainOf(socket.getPeerCertificate(true));
+    accept(socket, { plain: false, remoteAddress: addressOf(socket), certificate, issuers });
   });
   return server;
+}
+
+interface ChainLink {
+  readonly raw?: Buffer;
+  readonly issuerCertificate?: ChainLink;
+}
+
+/** More than any leaf has a reason to send. */
+const MAX_CHAIN = 5;
+
+/** Nothing when there is no certificate, and when the socket was destroyed meanwhile: then it is null, whatever the types say. */
+function chainOf(peer: ChainLink | null): readonly Buffer[] {
+  const chain: Buffer[] = [];
+  for (
+    let link = peer ?? undefined;
+    link?.raw !== undefined && chain.length < MAX_CHAIN;
+    link = link.issuerCertificate
+  ) {
+    chain.push(link.raw);
+    // One that has signed itself is its own issuer.
+    if (link.issuerCertificate === link) break;
+  }
+  return chain;
 }
 
 // Python's SDK speaks TLS 1.2 only [iothub-mqtt.md 1.1].

@@ -68,6 +68,8 @@ export interface Credentials {
   readonly password: Uint8Array | undefined;
   /** DER of a client certificate that TLS has seen, verified or not. */
   readonly certificate: Uint8Array | undefined;
+  /** Those that the leaf has sent along, from the one that issued its own upwards; nobody vouches for them. */
+  readonly issuers?: readonly Uint8Array[];
   readonly remoteAddress: string;
   /** True for a listener without TLS. */
   readonly plain: boolean;

@@ -84,10 +84,11 @@ describe("refusals", () => {
     };
     await using rig = await LeafBrokerRig.start({ authenticator });
     const certificate = Buffer.from([1, 2, 3]);
-    const leaf = RawLeaf.over(rig.broker, { plain: false, remoteAddress: "10.0.0.9", certificate });
+    const issuers = [Buffer.from([4, 5])];
+    const leaf = RawLeaf.over(rig.broker, { plain: false, remoteAddress: "10.0.0.9", certificate, issuers });
     await leaf.connect("leaf-1", { password: Buffer.from("token") });
     expect(seen).toEqual([
-      { leafId: "leaf-1", password: "token", certificate, remoteAddress: "10.0.0.9", plain: false },
+      { leafId: "leaf-1", password: "token", certificate, issuers, remoteAddress: "10.0.0.9", plain: false },
     ]);
   });
 

@@ -67,6 +67,15 @@ describe("an SDK leaf with X.509", () => {
     ["of the plant's authority", "plant", () => authority.issue("CN=plant")],
     ["with its id as a DNS name", "named", () => authority.issue("O=Plant", { dnsNames: ["named"] })],
     ["whose thumbprint is known", "thumb", async () => own],
+    [
+      "of an authority below the plant's, which it sends along",
+      "chained",
+      async () => {
+        const hall = await authority.issueAuthority("Hall 1");
+        const { key, pem } = await hall.issue("CN=chained");
+        return { key, pem: `${pem}\n${hall.pem}` };
+      },
+    ],
   ])("%s is let in, and everything works", async (_what, leafId, issue) => {
     const { key, pem } = await issue();
     const client = await rig.openLeaf(x509Client(rig, leafId), { cert: pem, key });

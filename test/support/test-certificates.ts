@@ -15,6 +15,8 @@ export interface Issued {
 
 export interface Authority extends Issued {
   issue(subject: string, options?: IssueOptions): Promise<Issued>;
+  /** One below this one. */
+  issueAuthority(name: string, options?: IssueOptions): Promise<Authority>;
 }
 
 export interface IssueOptions {
@@ -25,6 +27,8 @@ export interface IssueOptions {
   readonly isAuthority?: boolean;
   /** Extended key usage; any use when absent. */
   readonly uses?: readonly string[];
+  /** With name constraints, whatever they say. */
+  readonly isConstrained?: boolean;
 }
 
 interface Signer {
@@ -35,16 +39,21 @@ interface Signer {
 /** A root of its own; with `isAuthority: false` one that signs although it may not. */
 export async function makeAuthority(name: string, options: IssueOptions = {}): Promise<Authority> {
   const keys = await makeKeys();
-  const own = await sign(
-    `CN=${name}`,
-    keys,
-    { issuer: `CN=${name}`, key: keys.privateKey },
-    { isAuthority: true, ...options },
-  );
+  return authorityOf(name, keys, { issuer: `CN=${name}`, key: keys.privateKey }, options);
+}
+
+async function authorityOf(
+  name: string,
+  keys: webcrypto.CryptoKeyPair,
+  by: Signer,
+  options: IssueOptions = {},
+): Promise<Authority> {
+  const own = await sign(`CN=${name}`, keys, by, { isAuthority: true, ...options });
+  const signer = { issuer: `CN=${name}`, key: keys.privateKey };
   return {
     ...own,
-    issue: async (subject, more) =>
-      sign(subject, await makeKeys(), { issuer: `CN=${name}`, key: keys.privateKey }, more),
+    issue: async (subject, more) => sign(subject, await makeKeys(), signer, more),
+    issueAuthority: async (below, more) => authorityOf(below, await makeKeys(), signer, more),
   };
 }
 
@@ -63,6 +72,7 @@ async function sign(
     dnsNames = [],
     isAuthority = false,
     uses = [],
+    isConstrained = false,
   }: IssueOptions = {},
 ): Promise<Issued> {
   const san = dnsNames.map((value) => ({ type: "dns" as const, value }));
@@ -77,6 +87,7 @@ async function sign(
       signingAlgorithm: SIGNING,
       extensions: [
         new x509.BasicConstraintsExtension(isAuthority),
+        ...(isConstrained ? [new x509.Extension("2.5.29.30", true, Buffer.from("3000", "hex"))] : []),
         ...(uses.length > 0 ? [new x509.ExtendedKeyUsageExtension([...uses])] : []),
         ...(san.length > 0 ? [new x509.SubjectAlternativeNameExtension(san)] : []),
       ],

@@ -25,13 +25,14 @@ interface Attempt {
   readonly leaf?: string;
   readonly password?: string;
   readonly certificate?: Uint8Array;
+  readonly issuers?: readonly Uint8Array[];
 }
 
 const clock = new ManualClock();
 const nowSecs = Math.floor(clock.now() / 1000);
 
 async function attempt(
-  { leaf = "leaf-1", password, certificate }: Attempt,
+  { leaf = "leaf-1", password, certificate, issuers = [] }: Attempt,
   options: Partial<LeafAuthOptions> = {},
 ): Promise<Authentication> {
   const leafId = parseLeafId(leaf);
@@ -46,7 +47,14 @@ async function attempt(
     ...options,
   });
   const bytes = password === undefined ? undefined : Buffer.from(password);
-  return authenticator.authenticate({ leafId, password: bytes, certificate, remoteAddress: "x", plain: false });
+  return authenticator.authenticate({
+    leafId,
+    password: bytes,
+    certificate,
+    issuers,
+    remoteAddress: "x",
+    plain: false,
+  });
 }
 
 /** As Node's SDK does it: `encodeUriComponentStrict` of host and device. */
@@ -241,6 +249,40 @@ describe("certificates", () => {
     ];
     for (const { der } of cases) expect(code(await attempt({ certificate: der }, options))).toBe(5);
     expect(code(await attempt({ certificate: Buffer.from("no certificate") }, options))).toBe(5);
+  });
+
+  test("authorities in between may come with the leaf: each has to be one, in time, and lead to a known one", async () => {
+    const options = byAuthority(authority);
+    const times = { fromMs, untilMs };
+    const below = await authority.issueAuthority("Hall 1", times);
+    const further = await below.issueAuthority("Line 7", times);
+    const { der } = await further.issue("CN=leaf-1", times);
+    const chain = [further.der, below.der];
+    expect(await attempt({ certificate: der, issuers: chain }, options)).toEqual(accepted);
+    expect(await attempt({ certificate: der, issuers: [...chain.toReversed(), authority.der] }, options)).toEqual(
+      accepted,
+    );
+    expect(await attempt({ certificate: der, issuers: [further.der] }, byAuthority(below))).toEqual(accepted);
+    const other = await stranger.issueAuthority("Hall 1", times);
+    const late = await authority.issueAuthority("Late", { fromMs, untilMs: clock.now() - 1_000 });
+    const none = await authority.issueAuthority("None", { ...times, isAuthority: false });
+    const constrained = await authority.issueAuthority("Constrained", { ...times, isConstrained: true });
+    const cases = [
+      { certificate: der, issuers: [] },
+      { certificate: der, issuers: [below.der] },
+      { certificate: der, issuers: [further.der, other.der] },
+      { certificate: der, issuers: [Buffer.from("no certificate")] },
+      { certificate: (await other.issue("CN=leaf-1", times)).der, issuers: [other.der, stranger.der] },
+      ...(await Promise.all(
+        [late, none, constrained].map(async (one) => ({
+          certificate: (await one.issue("CN=leaf-1", times)).der,
+          issuers: [one.der],
+        })),
+      )),
+      // Round and round: each has issued the other.
+      { certificate: stranger.der, issuers: [stranger.der, stranger.der] },
+    ];
+    for (const one of cases) expect(code(await attempt(one, options))).toBe(5);
   });
 
   test("the leaf's id may stand as a DNS name as well, to the letter and alone", async () => {
