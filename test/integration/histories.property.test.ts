@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { history, live, type Step } from "../support/history.ts";
+import { live } from "../support/history.ts";
+import { history, type Step } from "../support/history-steps.ts";
 
 const RUNS = Number(process.env["HISTORIES"] ?? 300);
 const SEED = process.env["SEED"] === undefined ? undefined : Number(process.env["SEED"]);

@@ -2,122 +2,12 @@
  * Random histories of a whole gateway: leaves report, hubs desire, links break, processes die between any two writes, twins are made
  * anew. At the end everything that a promise is about is compared with what the hub and the leaves saw.
  */
-import fc from "fast-check";
 import type { JsonObject } from "../../src/core/message.ts";
 import type { Misfortune } from "./faulty-store.ts";
-import { respelled } from "./model-edge.ts";
+import { checkDesired, checkReported, checkTelemetry, componentOf } from "./history-checks.ts";
+import { LEAVES, type Step } from "./history-steps.ts";
 import type { ModelLeaf } from "./model-leaves.ts";
 import { type RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
-
-export type Step =
-  | { readonly kind: "report"; readonly leaf: number; readonly patch: JsonObject }
-  | { readonly kind: "telemetry"; readonly leaf: number; readonly count: number }
-  | {
-      readonly kind: "desire";
-      readonly leaf: number;
-      readonly part?: boolean;
-      readonly patch: JsonObject | null;
-      readonly heard: boolean;
-    }
-  | { readonly kind: "acknowledge"; readonly leaf: number }
-  | { readonly kind: "connect"; readonly leaf: number; readonly clean?: boolean }
-  | { readonly kind: "disconnect"; readonly leaf: number }
-  | { readonly kind: "link"; readonly state: "up" | "down" }
-  | { readonly kind: "lose-answer" }
-  | { readonly kind: "kill"; readonly afterWrites: number }
-  | { readonly kind: "disk"; readonly fails: number; readonly how: "fail" | "fail-written" | 30 }
-  | { readonly kind: "recreate" }
-  | { readonly kind: "wan"; readonly state: "cut" | "up"; readonly told: boolean }
-  | { readonly kind: "edge-restart"; readonly lose: boolean; readonly toldAfter: boolean }
-  | { readonly kind: "remove"; readonly leaf: number; readonly confirm: boolean }
-  | { readonly kind: "pass"; readonly ms: number };
-
-const LEAVES = ["leaf1", "Leaf-2", "gateway"] as const;
-
-const leaf = fc.nat({ max: LEAVES.length - 1 });
-const value = fc.oneof(
-  fc.integer({ min: 0, max: 3 }),
-  fc.constantFrom("x", "2026-01-02T03:04:05.000Z"),
-  fc.constant(null),
-);
-const properties = fc.dictionary(
-  fc.constantFrom("a", "b", "c"),
-  fc.oneof(value, fc.dictionary(fc.constantFrom("x", "y"), value)),
-  { maxKeys: 3 },
-);
-const leafPatch = fc
-  .record({ root: properties, part: fc.option(properties, { nil: undefined }) })
-  .map(({ root, part }): JsonObject => (part === undefined ? root : { ...root, part: { __t: "c", ...part } }));
-const desiredProperties = fc.dictionary(fc.constantFrom("p", "q"), value, { minKeys: 1, maxKeys: 2 });
-
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("report" as const), leaf, patch: leafPatch }) },
-  {
-    weight: 4,
-    arbitrary: fc.record({ kind: fc.constant("telemetry" as const), leaf, count: fc.integer({ min: 1, max: 70 }) }),
-  },
-  {
-    weight: 4,
-    arbitrary: fc.record({
-      kind: fc.constant("desire" as const),
-      leaf,
-      part: fc.boolean(),
-      patch: fc.oneof({ weight: 5, arbitrary: desiredProperties }, fc.constant(null)),
-      heard: fc.boolean(),
-    }),
-  },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("acknowledge" as const), leaf }) },
-  {
-    weight: 3,
-    arbitrary: fc.record({
-      kind: fc.constant("connect" as const),
-      leaf,
-      clean: fc.nat({ max: 4 }).map((n) => n === 4),
-    }),
-  },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("disconnect" as const), leaf }) },
-  {
-    weight: 3,
-    arbitrary: fc.record({
-      kind: fc.constant("link" as const),
-      state: fc.constantFrom("up" as const, "up" as const, "down" as const),
-    }),
-  },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("lose-answer" as const) }) },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("kill" as const), afterWrites: fc.nat({ max: 3 }) }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant("disk" as const),
-      fails: fc.integer({ min: 1, max: 3 }),
-      how: fc.constantFrom("fail" as const, "fail-written" as const, 30 as const),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("recreate" as const) }) },
-  {
-    weight: 3,
-    arbitrary: fc.record({
-      kind: fc.constant("wan" as const),
-      state: fc.constantFrom("cut" as const, "up" as const, "up" as const),
-      told: fc.boolean(),
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({ kind: fc.constant("edge-restart" as const), lose: fc.boolean(), toldAfter: fc.boolean() }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("remove" as const), leaf, confirm: fc.boolean() }) },
-  {
-    weight: 5,
-    arbitrary: fc.record({
-      kind: fc.constant("pass" as const),
-      ms: fc.constantFrom(0, 1, 60, 250, 3_000, 7_000, 30_000, 130_000),
-    }),
-  },
-);
-
-/** Long enough for several troubles to meet; fast-check would keep arrays to about ten by itself. */
-export const history = fc.array(step, { minLength: 1, maxLength: 60, size: "max" });
 
 /** What goes wrong against a promise is an error that names it. */
 export async function live(steps: readonly Step[], settings: Partial<typeof RELAY_SETTINGS> = {}): Promise<void> {
@@ -176,7 +66,7 @@ class History {
         break;
       case "desire":
         hub.deaf = !each.heard;
-        hub.desire({ [`${component(this.#leaf(each.leaf).id)}${each.part === true ? "__part" : ""}`]: each.patch });
+        hub.desire({ [`${componentOf(this.#leaf(each.leaf).id)}${each.part === true ? "__part" : ""}`]: each.patch });
         hub.deaf = false;
         await this.#world.pass(0);
         break;
@@ -246,10 +136,10 @@ class History {
       await world.pass(100_000);
     }
     for (const device of world.leaves.all()) {
-      this.#checkTelemetry(device);
+      checkTelemetry(world, device, this.#acknowledged.get(device.id) ?? []);
       // Before the twin is read for the comparison of what was reported: what the leaf was told must be enough.
-      this.#checkDesired(device);
-      await this.#checkReported(device);
+      checkDesired(world, device, this.#life);
+      await checkReported(world, device);
     }
   }
 
@@ -358,100 +248,4 @@ class History {
       return left >= 0 ? how : "none";
     };
   }
-
-  /** G1: what was acknowledged reached the hub, and the first copies came in the leaf's order. */
-  #checkTelemetry(device: ModelLeaf): void {
-    const texts = this.#world.hub.telemetry
-      .filter((message) => message.properties["leafId"] === device.id)
-      .map((message) => JSON.parse(new TextDecoder().decode(message.payload)) as string);
-    const firsts = [...new Set(texts)];
-    const acknowledged = this.#acknowledged.get(device.id) ?? [];
-    const arrived = new Set(firsts);
-    for (const text of acknowledged)
-      if (!arrived.has(text)) throw new Error(`G1: ${device.id} saw message ${text} acknowledged and it never arrived`);
-    const wanted = new Set(acknowledged);
-    const order = firsts.filter((text) => wanted.has(text)).map(Number);
-    for (let at = 1; at < order.length; at += 1) {
-      if ((order[at - 1] ?? 0) > (order[at] ?? 0))
-        throw new Error(`G1: order of ${device.id} broken: ${order.slice(at - 1, at + 1).join(" before ")}`);
-    }
-  }
-
-  /** G2: the module twin shows what the leaf last reported. */
-  async #checkReported(device: ModelLeaf): Promise<void> {
-    const reading = device.read();
-    await this.#world.pass(0);
-    await reading;
-    const answer = [...device.answers.values()].at(-1);
-    const { $version: _version, ...own } = (answer?.body?.["reported"] ?? {}) as JsonObject;
-    const name = component(device.id);
-    const { part, ...root } = own;
-    const expected: Record<string, JsonObject> = {};
-    if (Object.keys(root).length > 0) expected[name] = { __t: "c", ...root };
-    if (part !== undefined) expected[`${name}__part`] = { ...(part as JsonObject), __t: "c" };
-    const shown = Object.fromEntries(
-      Object.entries(this.#world.hub.reported)
-        .filter(([key]) => key === name || key === `${name}__part`)
-        .map(([key, section]) => [key, section as JsonObject] as const),
-    );
-    // A component that has nothing left may stay as its marker.
-    const clean = (sections: Record<string, JsonObject>): string =>
-      JSON.stringify(sorted(withoutBare(respelled(sections))));
-    if (clean(shown) !== clean(expected)) {
-      throw new Error(
-        `G2: the hub shows ${JSON.stringify(shown)} for ${device.id}, the leaf's twin is ${JSON.stringify(own)}`,
-      );
-    }
-    // What the leaf saw answered is in its twin (acknowledgements of an earlier life may have become 203).
-    for (const [key, said] of Object.entries(device.reported)) {
-      if (!Object.hasOwn(own, key) && !device.uncertain.has(key) && !isBare(said))
-        throw new Error(`G2: ${device.id} reported ${key}, saw 204, and it is gone`);
-    }
-  }
-
-  /** G3 and G4: the leaf has what the hub wants, and never saw an older version after a newer one within one life. */
-  #checkDesired(device: ModelLeaf): void {
-    const name = component(device.id);
-    const { [name]: root = {}, [`${name}__part`]: part } = this.#world.hub.desired;
-    const { __t: _marker, ...properties } = root as JsonObject;
-    const wanted = { ...properties, ...(part === undefined ? {} : { part: { ...(part as JsonObject), __t: "c" } }) };
-    const clean = (section: JsonObject): string => JSON.stringify(sorted(withoutBare(respelled(section))));
-    if (clean(device.desired) !== clean(wanted)) {
-      throw new Error(
-        `G3: ${device.id} has ${clean(device.desired)}, the hub wants ${clean(wanted)} (life ${this.#life})`,
-      );
-    }
-    // A new life of the module twin begins at 1 again: versions may fall as often as that happened, and no oftener.
-    const falls = device.versions.filter((version, at) => version < (device.versions[at - 1] ?? 0)).length;
-    if (falls >= this.#life)
-      throw new Error(`G4: ${device.id} saw versions ${device.versions.join(", ")} in ${this.#life} lives`);
-  }
 }
-
-function isBare(value: unknown): boolean {
-  return typeof value === "object" && value !== null && Object.keys(value).every((key) => key === "__t");
-}
-
-function withoutBare<T>(sections: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(sections).filter(([, section]) => !isBare(section)));
-}
-
-function sorted(value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(
-    Object.entries(value)
-      .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, inner]) => [key, sorted(inner)]),
-  );
-}
-
-/** The names of the three leaves, worked out by hand from the rule: one legal, one not, one reserved. */
-function component(leafId: string): string {
-  return COMPONENTS[leafId] ?? leafId;
-}
-
-const COMPONENTS: Readonly<Record<string, string>> = {
-  leaf1: "leaf1",
-  "Leaf-2": "Leaf_2_416575b8",
-  gateway: "gateway_4ea5ee68",
-};

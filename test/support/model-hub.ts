@@ -58,6 +58,8 @@ export class ModelHub implements Upstream {
   /** What the cloud has; reads show this, and not what edgeHub has yet to send there. */
   reported: JsonObject = {};
   readonly telemetry: Telemetry[] = [];
+  /** By component the version of the last desired change that named it, in this life of the twin. */
+  readonly writtenAt = new Map<string, number>();
   /** How calls end from now on: "lose-answer" does what is asked and then breaks the link before the answer. */
   mode: "good" | "lose-answer" | "refuse" = "good";
   /** Notifications are not sent (a short outage of the WAN). */
@@ -189,6 +191,7 @@ export class ModelHub implements Upstream {
   desire(patch: JsonObject): void {
     this.desired = hubMerge(this.desired, patch);
     this.version += 1;
+    for (const component of Object.keys(patch)) this.writtenAt.set(component, this.version);
     if (this.deaf) return;
     const heard = this.edge === undefined ? { patch, version: this.version } : this.edge.desired(patch, this.version);
     this.#notify(heard);
@@ -207,6 +210,7 @@ export class ModelHub implements Upstream {
 
   /** The identity was deleted and made again: everything starts at 1. */
   recreate(): void {
+    this.writtenAt.clear();
     this.desired = {};
     this.reported = {};
     this.#unsent = undefined;
