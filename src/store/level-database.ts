@@ -3,11 +3,12 @@
  * anew. A record that a full disk cut short stays in the write-ahead log, and LevelDB reads past it by dropping the rest of its
  * 32 KB block: commits that were synced after it would silently be gone at the next start.
  */
+import { readdir } from "node:fs/promises";
 import { GatewayError } from "../core/errors.ts";
 import { assertWritable } from "./disk-room.ts";
 import type { KeyRange } from "./format.ts";
 import { isCorruption, type Level, type Page, readKeys, readPage } from "./level-page.ts";
-import { folderBytes, isDiskFull, type OpenedLevel, openLevel, type StoreContext } from "./recovery.ts";
+import { folderBytes, isDiskFull, type OpenedLevel, openLevel, type StoreContext, syncFolder } from "./recovery.ts";
 import { Reserve } from "./reserve.ts";
 
 export type Operation =
@@ -27,6 +28,8 @@ export class LevelDatabase implements AsyncDisposable {
   #level: Level | undefined;
   /** A write failed: open anew before the next. */
   #isSuspect = false;
+  /** The newest write-ahead log that the folder is known to name after a power cut. */
+  #log = 0;
   /** A block cannot be read: salvage as soon as there is room, since LevelDB ends all writing when a compaction meets it. */
   #isDamaged = false;
   #salvageFromMs = 0;
@@ -73,10 +76,23 @@ export class LevelDatabase implements AsyncDisposable {
   async write(operations: readonly Operation[]): Promise<void> {
     try {
       await this.#use((level) => level.batch([...operations], { sync: true }));
+      await this.#syncNewLog();
     } catch (error) {
       this.#isSuspect = true;
       throw error;
     }
+  }
+
+  /** LevelDB syncs a new write-ahead log, but not the folder that has to name it: a power cut could take the whole file. */
+  async #syncNewLog(): Promise<void> {
+    const { folder } = this.#context;
+    const numbers = (await readdir(folder))
+      .filter((name) => name.endsWith(".log"))
+      .map((name) => Number.parseInt(name, 10));
+    const log = Math.max(0, ...numbers);
+    if (log === this.#log) return;
+    await syncFolder(folder);
+    this.#log = log;
   }
 
   page(range: KeyRange, limit: number): Promise<Page> {
@@ -161,6 +177,7 @@ export class LevelDatabase implements AsyncDisposable {
       throw error;
     }
     this.#level = opened.level;
+    this.#log = 0;
     this.#isSuspect = false;
     if (opened.isDamaged) this.#isDamaged = false;
   }

@@ -276,12 +276,15 @@ async function exists(path: string): Promise<boolean> {
 
 /** LevelDB syncs its files, not the folder that names them. */
 async function syncFolders(folder: string): Promise<void> {
-  for (const path of [folder, dirname(folder)]) {
-    const handle = await open(path, "r");
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
+  for (const path of [folder, dirname(folder)]) await syncFolder(path);
+}
+
+/** What the folder names is named after a power cut too. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }

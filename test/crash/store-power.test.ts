@@ -38,12 +38,18 @@ function copyStill(from: string, to: string): Lengths {
   }
 }
 
-/** Cuts each file somewhere between what was synced and what is there. */
+/**
+ * Cuts the logs somewhere between what was synced and what is there. What LevelDB did by itself since the last commit may be undone
+ * as well: the names of files that it made, and what it wrote of them into its manifest. It syncs the folder and then the manifest
+ * before it removes anything, so when something has vanished that work was durable.
+ */
 function cut(folder: string, synced: Lengths, actual: Lengths, random: () => number): void {
+  const isUndone = [...synced.keys()].every((name) => actual.has(name)) && random() < 0.5;
   for (const [name, length] of actual) {
-    if (!isLog(name)) continue;
     const from = Math.min(length, synced.get(name) ?? 0);
-    truncateSync(join(folder, name), from + Math.floor(random() * (length - from + 1)));
+    if (isUndone && !synced.has(name)) rmSync(join(folder, name));
+    else if (isUndone && name.startsWith("MANIFEST")) truncateSync(join(folder, name), from);
+    else if (isLog(name)) truncateSync(join(folder, name), from + Math.floor(random() * (length - from + 1)));
   }
 }
 

@@ -110,6 +110,47 @@ export function packetsOf(calls: readonly Call[]): readonly TracedPacket[] {
   return packets;
 }
 
+/** LevelDB's log: blocks of this size, in them fragments of records, each behind a header that ends with length and kind. */
+const LOG_BLOCK = 32_768;
+const LOG_HEADER = 7;
+
+/** What was written to one of LevelDB's logs without the headers, and which call wrote each part: where it ended, in order. */
+export interface TracedLog {
+  readonly data: Buffer;
+  readonly parts: readonly { readonly endsAt: number; readonly call: Call }[];
+}
+
+export function logOf(writes: readonly Call[]): TracedLog {
+  const raw = Buffer.concat(writes.map(({ data }) => data));
+  const pieces: Buffer[] = [];
+  const parts: { endsAt: number; call: Call }[] = [];
+  let [length, at, written, nth] = [0, 0, 0, 0];
+  while (at + LOG_HEADER <= raw.length) {
+    const left = LOG_BLOCK - (at % LOG_BLOCK);
+    const bytes = left < LOG_HEADER ? 0 : raw.readUInt16LE(at + 4);
+    const from = left < LOG_HEADER ? at + left : at + LOG_HEADER;
+    pieces.push(raw.subarray(from, from + bytes));
+    length += bytes;
+    at = from + bytes;
+    for (let call = writes[nth]; call !== undefined && written + call.data.length <= at; call = writes[nth]) {
+      written += call.data.length;
+      nth += 1;
+      parts.push({ endsAt: length, call });
+    }
+  }
+  return { data: Buffer.concat(pieces), parts };
+}
+
+/** The calls that completed the writing of these bytes, each time they were written. */
+export function writersOf({ data, parts }: TracedLog, bytes: Buffer): readonly Call[] {
+  const found: Call[] = [];
+  for (let at = data.indexOf(bytes); at >= 0; at = data.indexOf(bytes, at + 1)) {
+    const part = parts.find(({ endsAt }) => endsAt >= at + bytes.length);
+    if (part !== undefined) found.push(part.call);
+  }
+  return found;
+}
+
 /** strace writes on for a moment after the process has gone. */
 export function isTraceComplete(file: string): boolean {
   const handle = openSync(file, "r");
