@@ -75,7 +75,7 @@ export class Commands {
 
   async #route(name: string, payload: Json, signal: AbortSignal): Promise<CommandAnswer> {
     const { component, command } = parseCommandName(name);
-    if (component === undefined || component === GATEWAY_COMPONENT) return this.#options.own(command, payload);
+    if (component === undefined || component === GATEWAY_COMPONENT) return this.#own(command, payload);
     const leaf = this.#options.leaves.ownerOf(component);
     const part = leaf === undefined ? undefined : leafComponentOf(leaf.record, component);
     if (leaf === undefined || part === undefined || leaf.record.removed) {
@@ -94,6 +94,14 @@ export class Commands {
       if (after === 0) this.#countOf.delete(leaf.id);
       else this.#countOf.set(leaf.id, after);
     }
+  }
+
+  async #own(command: string, payload: Json): Promise<CommandAnswer> {
+    const answer = await this.#options.own(command, payload);
+    const { payload: why, status } = answer;
+    if (status >= 400)
+      this.#options.log.info({ command: command.slice(0, 200), status, why }, "a command to the gateway was refused");
+    return answer;
   }
 
   async #call(leaf: Leaf, name: string, payload: Json, signal: AbortSignal): Promise<CommandAnswer> {

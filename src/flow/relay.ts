@@ -288,8 +288,9 @@ export class Relay implements AsyncDisposable {
       { payload: message.payload, system, properties },
       DEFAULT_TTL_SECS,
     );
-    if (result.kind === "refused")
-      log.warn({ leafId, reason: result.reason }, "a message at the input c2d was refused");
+    if (result.kind === "queued") return;
+    metrics.count("inputs_refused_total");
+    log.warn({ leafId, reason: result.reason }, "a message at the input c2d was refused");
   }
 
   #wanHandler(): WanHandler {

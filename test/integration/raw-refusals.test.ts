@@ -227,6 +227,33 @@ describe("a command that does not reach its leaf", () => {
   });
 });
 
+describe("what reaches the gateway itself", () => {
+  test.each([
+    ["that it does not have", "explode", {}, 404],
+    ["without the leaf that it needs", "getLeaf", {}, 400],
+    ["about a leaf that there is not", "getLeaf", { leafId: "nobody" }, 404],
+  ])("a command %s is refused, counted and said", async (_what, name, payload, status) => {
+    const before = await world.metric(`commands_total{status="${status}"}`);
+    expect(await world.command(`gateway*${name}`, payload)).toMatchObject({ status });
+    expect(await world.metric(`commands_total{status="${status}"}`)).toBe(before + 1);
+    expect(logged("a command to the gateway was refused")[0]).toMatchObject({ status: 404 });
+  });
+
+  test.each([
+    ["for a leaf that there is not", "c2d", "nobody", 1, /no leaf that there is/],
+    ["at an input that there is not", "other", "sleeper", 1, /names no input/],
+    ["that is larger than cloud-to-device messages may be", "c2d", "sleeper", 65_537, /c2d was refused/],
+  ])("a module's message %s is dropped, counted and said", async (_what, input, leafId, bytes, event) => {
+    await (await world.leaf("sleeper")).disconnect();
+    const before = await world.metric("inputs_refused_total");
+    const sent = world.hub.sendInput("gw", input, { body: "x".repeat(bytes), properties: { leafId } });
+    await world.until("the refusal", async () => (await world.metric("inputs_refused_total")) > before);
+    expect(await world.metric("inputs_refused_total")).toBe(before + 1);
+    expect(await sent).toBe("acknowledged");
+    expect(world.logLines.some((line) => event.test(line) && line.includes(leafId))).toBe(true);
+  });
+});
+
 test("a twin answer is not asked for in vain after all that: a good leaf is served", async () => {
   const leaf = await world.leaf("good");
   leaf.publish(`${TWIN_GET}1`, "");
