@@ -83,6 +83,7 @@ function streamOf(webSocket: WebSocket): Duplex {
     if (webSocket.bufferedAmount < MAX_UNSENT_BYTES) webSocket.pong(data, false, () => undefined);
   });
   const stream = createWebSocketStream(webSocket);
-  stream.on("error", () => undefined);
+  // A frame that is none closes it; that is all there is to know.
+  for (const broken of [webSocket, stream]) broken.on("error", () => undefined);
   return stream;
 }

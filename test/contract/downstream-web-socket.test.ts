@@ -1,6 +1,7 @@
 /** MQTT over WebSocket as IoT Hub offers it, and nothing else over HTTP. */
 import { once } from "node:events";
 import { connect as connectTls, type TLSSocket } from "node:tls";
+import fc from "fast-check";
 import mqtt from "mqtt";
 import { beforeAll, describe, expect, test } from "vitest";
 import { createWebSocketStream, WebSocket } from "ws";
@@ -157,6 +158,35 @@ describe("over WebSocket", () => {
     socket.resume();
     await once(socket, "close");
     expect(rig.refused("web-socket")).toBe(1);
+  });
+
+  test("whatever bytes come before the upgrade or behind it, others work on", async () => {
+    await using rig = await start();
+    const good = await leafOver(await dial(rig));
+    await good.connect("good");
+    const upgrade = `GET ${PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n`;
+    const opcodes = fc.constantFrom(0x00, 0x01, 0x02, 0x08, 0x09, 0x0a, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0xc2, 0xff);
+    const frame = fc
+      .tuple(opcodes, fc.nat(255), fc.uint8Array({ maxLength: 40 }))
+      .map(([opcode, length, bytes]) => Buffer.from([opcode, length, ...bytes]));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.boolean(),
+        fc.array(frame, { maxLength: 6 }),
+        fc.nat(200),
+        async (isUpgraded, frames, cut) => {
+          const bad = await dialTls(rig);
+          bad.on("error", () => undefined).resume();
+          bad.write(isUpgraded ? upgrade : upgrade.slice(0, cut));
+          bad.write(Buffer.concat(frames));
+          await good.ping();
+          bad.destroy();
+        },
+      ),
+      { numRuns: 150 },
+    );
+    await until(() => rig.broker.load.connections === 1);
+    expect(rig.metrics.value("defects_total")).toBe(0);
   });
 
   test("a message of more than may be, or of thousands of fragments, ends the connection", async () => {

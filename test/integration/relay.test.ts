@@ -166,6 +166,21 @@ describe("G3 desired", () => {
     expect(other.answers.get("g1")?.status).toBe(503);
     await lonely[Symbol.asyncDispose]();
   });
+
+  test("GETs that nobody waits for any more cost no timer, however often a leaf asks and goes", async () => {
+    await using world = new RelayWorld();
+    await world.start();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const before = world.clock.sleeping;
+    for (let round = 0; round < 20; round += 1) {
+      for (let at = 0; at < 50; at += 1) await leaf.read();
+      expect(world.clock.sleeping).toBeLessThanOrEqual(before + 20);
+      await leaf.disconnect();
+      await leaf.connect({ subscribe: false });
+    }
+    expect(world.clock.sleeping).toBeLessThanOrEqual(before + 4);
+  });
 });
 
 describe("G6 commands", () => {
