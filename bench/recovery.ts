@@ -62,10 +62,10 @@ export async function recovery(folder: string): Promise<Section> {
             link.push(await heardAfter(leaf, `link ${n}`));
           }
           rows.push(row("the link to edgeHub, refused 0 to 5 s", link));
-          // Past the read with which the last link compares.
-          await delay(25_000);
           const wan: number[] = [];
           for (let n = 0; n < WAN_ROUNDS; n += 1) {
+            // Past the read with which the last return compares: in the next outage it would hang.
+            await delay(25_000);
             hub.wan.cut("refused");
             desire(hub, `wan ${n}`);
             await delay(15_000);

@@ -36,7 +36,8 @@ export async function runLoad(
   const port = load.caFile === undefined ? front.port : front.tlsPort;
   const argument: Load = { ...load, port };
   return during(startProcess(join("bench", "load.ts"), [JSON.stringify(argument)]), async (child) => {
-    await child.line(/^connected/);
+    // A leaf that is new to the gateway is written down before it is let in.
+    await child.line(/^connected/, 120_000);
     await child.line(/^begin/);
     const begin = front.process.usage();
     await at.begin?.();

@@ -12,13 +12,16 @@ import { HELD_BACK, heldBackPaths, REFUSED_SILENTLY } from "../core/reconcile.ts
 import { sameValue } from "../core/same-value.ts";
 import { moduleView } from "../translate/pnp.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
-import type { Log, Metrics } from "./ports.ts";
+import type { Clock, Log, Metrics } from "./ports.ts";
 
 /** A push may fail for other reasons, and goes with the next patch then. */
 const MAX_RESENDS = 5;
+/** A hub that takes no changes at all for a while (its quota is used up) looks the same, so a quarantine is not for ever. */
+const RETRY_AFTER_MS = 24 * 3_600_000;
 
 export interface SilentRefusalsOptions {
   readonly leaves: Leaves;
+  readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
   /** The leaf owes the hub something. */
@@ -50,6 +53,8 @@ export interface Comparison {
 export class SilentRefusals {
   readonly #options: SilentRefusalsOptions;
   readonly #suspects = new Map<string, Suspect>();
+  /** Quarantined paths -> since when, as far as this life of the process knows. */
+  readonly #refusedMs = new Map<string, number>();
 
   constructor(options: SilentRefusalsOptions) {
     this.#options = options;
@@ -74,7 +79,7 @@ export class SilentRefusals {
   async act(): Promise<void> {
     const suspects = [...this.#suspects.values()];
     const over = suspects.filter(({ unshown }) => unshown > MAX_RESENDS);
-    const held = this.#held();
+    const held = this.#toTry();
     const [first] = over;
     if (first !== undefined && suspects.length === 1) await this.#takeBack(first, REFUSED_SILENTLY);
     else if (first !== undefined)
@@ -84,10 +89,18 @@ export class SilentRefusals {
     if (suspects.length > 0 || held.length > 0) this.#options.compareLater();
   }
 
-  #held(): (readonly [Leaf, string])[] {
+  /** What is held back, and what was quarantined long ago. */
+  #toTry(): (readonly [Leaf, string])[] {
+    const nowMs = this.#options.clock.steady();
+    const isDue = (leaf: Leaf, path: string): boolean => {
+      if (leaf.record.quarantined[path] === HELD_BACK) return true;
+      const sinceMs = this.#refusedMs.get(path) ?? nowMs;
+      this.#refusedMs.set(path, sinceMs);
+      return nowMs - sinceMs >= RETRY_AFTER_MS;
+    };
     return [...this.#options.leaves.all()].flatMap((leaf) =>
       heldBackPaths(leaf.record.quarantined)
-        .filter((path) => leaf.record.quarantined[path] === HELD_BACK)
+        .filter((path) => isDue(leaf, path))
         .map((path) => [leaf, path] as const),
     );
   }
@@ -118,6 +131,7 @@ export class SilentRefusals {
   async #tryAgain(leaf: Leaf, path: string): Promise<void> {
     const { changed, leaves } = this.#options;
     await leaf.lane.run(() => leaves.save(leaf, released(leaf.record, path)));
+    this.#refusedMs.delete(path);
     // It was resent often enough: not to be seen once more condemns it.
     const value = valueAt(moduleView(leaf.record, leaf.record.reported), parseModulePath(path));
     if (value !== undefined) this.#suspects.set(path, { leaf, path, value, unshown: MAX_RESENDS });

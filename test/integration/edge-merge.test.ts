@@ -140,6 +140,20 @@ describe("G2 reported, behind edgeHub", () => {
     },
   );
 
+  test("a hub that takes no changes at all for a while costs nothing in the end", async () => {
+    await using world = await connectedWorld(INTERVAL_SECS);
+    if (world.edge === undefined) throw new Error("the world has no edgeHub");
+    world.edge.refuses = () => true;
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ a: 1, b: 2, c: 3 });
+    await world.pass(4 * INTERVAL_SECS * 1_000);
+    expect(ofLeaves(world.hub.reported)).toEqual({});
+    world.edge.refuses = undefined;
+    await world.pass(25 * 3_600_000);
+    expect(ofLeaves(world.hub.reported)).toEqual({ leaf1: { __t: "c", a: 1, b: 2, c: 3 } });
+  });
+
   test("what was held back before a restart is tried again after it", async () => {
     const world = await connectedWorld(INTERVAL_SECS);
     if (world.edge === undefined) throw new Error("the world has no edgeHub");
