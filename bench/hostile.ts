@@ -20,7 +20,15 @@ interface Figures {
 }
 
 export async function hostile(): Promise<Section> {
-  await using world = await HostileWorld.start();
+  const world = await HostileWorld.start();
+  try {
+    return await underAttack(world);
+  } finally {
+    await world[Symbol.asyncDispose]();
+  }
+}
+
+async function underAttack(world: HostileWorld): Promise<Section> {
   const good = await GoodLeaf.connect(world, "good");
   const measured = async (work: () => Promise<void>): Promise<Figures> => {
     const over = new AbortController();
