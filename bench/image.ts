@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { prepareContainers } from "../scripts/containers.ts";
 import { ContainerWorld } from "../test/e2e/container-world.ts";
 import { type RawLeaf, startRawLeaf } from "../test/e2e/raw-leaf.ts";
+import { during } from "./processes.ts";
 
 const LEAVES = Array.from({ length: 200 }, (_, index) => `leaf${index}`);
 const STARTS = 5;
@@ -25,7 +26,7 @@ if (prepared.kind !== "ready") {
 }
 try {
   sizes();
-  await running();
+  await during(ContainerWorld.start({ leaves: LEAVES }), running);
 } finally {
   prepared.stop();
 }
@@ -45,8 +46,7 @@ function bytes(image: string): number | undefined {
   return status === 0 ? Number(stdout) : undefined;
 }
 
-async function running(): Promise<void> {
-  await using world = await ContainerWorld.start({ leaves: LEAVES });
+async function running(world: ContainerWorld): Promise<void> {
   await sleep(SETTLE_MS);
   console.log(`memory at rest: ${megabytes(await memory(world))}`);
   const leaves: RawLeaf[] = [];
