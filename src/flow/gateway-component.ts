@@ -4,7 +4,7 @@
  */
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
 import type { Models } from "../core/dtdl.ts";
-import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts";
+import { applyPatch, diff, isEmpty, isJsonObject, jsonBytes } from "../core/merge-patch.ts";
 import type { Json, JsonObject, Telemetry } from "../core/message.ts";
 import { composeModel } from "../core/model-compose.ts";
 import { unacknowledged } from "../core/property-ack.ts";
@@ -30,6 +30,9 @@ export interface GatewayComponentOptions {
   readonly version: string;
 }
 
+/** An answer to a command may have 128 KB [IoT Hub direct methods]. */
+const MAX_ANSWER_BYTES = 100 * 1024;
+
 type Handler = (payload: Json) => Promise<CommandAnswer> | CommandAnswer;
 
 export class GatewayComponent {
@@ -42,7 +45,7 @@ export class GatewayComponent {
     this.#options = options;
     this.#handlers = {
       ping: () => ({ status: 200, payload: { version: options.version } }),
-      listLeaves: () => ({ status: 200, payload: this.leafList() }),
+      listLeaves: (payload) => this.#list(payload),
       getLeaf: (payload) =>
         this.#withLeaf(payload, (leaf) => ({ status: 200, payload: details(leaf, options.cloudToDevice) })),
       removeLeaf: (payload) =>
@@ -114,6 +117,22 @@ export class GatewayComponent {
       system: { sub: GATEWAY_COMPONENT, ct: "application/json", ce: "utf-8", mid: this.#options.newMessageId() },
       properties: {},
     };
+  }
+
+  /** As many as an answer may hold, in the order of their ids, beginning after `after`. */
+  #list(payload: Json): CommandAnswer {
+    const after = isJsonObject(payload) && Object.hasOwn(payload, "after") ? payload["after"] : "";
+    if (typeof after !== "string") return badRequest('"after" is the id of a leaf');
+    const list: JsonObject[] = [];
+    let bytes = 0;
+    const leaves = [...this.#options.leaves.all()].filter(({ id }) => id > after);
+    for (const leaf of leaves.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
+      const shown = summary(leaf);
+      bytes += jsonBytes(shown) + 1;
+      if (bytes > MAX_ANSWER_BYTES) break;
+      list.push(shown);
+    }
+    return { status: 200, payload: list };
   }
 
   #model(payload: Json): CommandAnswer {

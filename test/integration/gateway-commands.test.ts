@@ -216,6 +216,29 @@ describe("cloud-to-device messages for a sleeping leaf", () => {
   });
 });
 
+describe("the list of leaves", () => {
+  test("comes in pieces that an answer can hold, in order, and complete", async () => {
+    await using world = new RelayWorld({ settings: { maxLeaves: 2_000 } });
+    await world.start();
+    world.hub.link("up");
+    await world.pass(1_000);
+    const ids = Array.from({ length: 1_000 }, (_, n) => `leaf-with-a-long-name-${String(n).padStart(4, "0")}`);
+    for (const id of ids) await world.leaves.leaf(id).connect({ subscribe: false });
+    const listed: unknown[] = [];
+    let pieces = 0;
+    for (let after = ""; ; pieces += 1) {
+      const answer = (await run(world, "listLeaves", { after })) as unknown as { readonly leafId: string }[];
+      expect(JSON.stringify(answer).length).toBeLessThan(128 * 1024);
+      if (answer.length === 0) break;
+      listed.push(...answer.map(({ leafId }) => leafId));
+      after = answer.at(-1)?.leafId ?? "";
+    }
+    expect(listed).toEqual(ids);
+    expect(pieces).toBeGreaterThan(1);
+    await run(world, "listLeaves", { after: 7 }, 400);
+  });
+});
+
 describe("removal of a leaf", () => {
   test("nulls its part, forgets its queue, delivers nothing before somebody confirms, and then all of it", async () => {
     await using world = await connectedWorld();
