@@ -315,7 +315,7 @@ function withoutKeys(section: JsonObject, names: readonly string[]): JsonObject 
   return Object.fromEntries(Object.entries(section).filter(([name]) => !gone.has(name)));
 }
 
-/** A program that starts subscribes to answers before it asks anything; one that goes on with a kept session may never do so again. */
+/** A program that starts subscribes itself; one that goes on with its session may do so in part (Java: to answers), or never again. */
 function hasLostSession({ channels, isClean }: Leaf): boolean {
-  return !isClean && !channels.has("twin-answers");
+  return !isClean && !channels.has("desired");
 }

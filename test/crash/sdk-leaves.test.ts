@@ -236,3 +236,25 @@ describe("after the gateway was killed", () => {
     },
   );
 });
+
+describe("after the gateway was killed and has lost its disk", () => {
+  beforeAll(async () => {
+    await gateway.kill("SIGKILL");
+    await Promise.all([...programs.values()].map((leaf) => leaf.lost()));
+    rmSync(join(folder, "state"), { recursive: true });
+    await Promise.all([...[...programs.values()].map((leaf) => leaf.comeBack()), startGateway()]);
+  });
+
+  test.for(sdks)("a leaf of $name hears and says everything that its session is for", async ({ wire }) => {
+    const leaf = programOf(wire);
+    desireOf(wire, 7);
+    await vi.waitFor(async () => {
+      // Who came before the gateway had read the module twin is dropped once.
+      if (leaf.isLost) await leaf.comeBack();
+      expect(leaf.desired, wire.name).toMatchObject({ mode: "m7", thermostat1: { target: 7 } });
+    }, WAIT);
+    await converged(leaf, 7);
+    await serves(leaf, { after: "the loss" });
+    expect(leaf.complaints).toEqual([]);
+  });
+});

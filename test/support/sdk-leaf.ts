@@ -32,7 +32,7 @@ export class SdkLeaf {
   readonly complaints: string[] = [];
   sessionPresent: boolean | undefined;
   readonly #options: SdkLeafOptions;
-  readonly #rid: () => string;
+  readonly #rid: ReturnType<SdkWire["rids"]>;
   readonly #answers = new Map<string, (answer: TwinAnswer) => void>();
   readonly #unacknowledged = new Map<number, IPublishPacket>();
   #waiting = new Map<string, (packet: Packet) => void>();
@@ -63,21 +63,21 @@ export class SdkLeaf {
     await this.#subscribe(this.wire.subscribesAfterGet);
   }
 
-  /** The same program after its connection was lost, or with a new token; tries until it is let in. */
+  /** The same program after its connection was lost, or with a new token; tries until it is let in and has what it asks for then. */
   async comeBack(): Promise<void> {
     const deadline = Date.now() + WATCHDOG_MS;
     for (;;) {
       try {
         await this.#connect();
-        break;
+        this.#resend();
+        await this.#subscribe(this.wire.subscribesAgain);
+        if (this.wire.getsAgain) await this.get();
+        return;
       } catch (error) {
         if (Date.now() > deadline) throw error;
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
     }
-    this.#resend();
-    await this.#subscribe(this.wire.subscribesAgain);
-    if (this.wire.getsAgain) await this.get();
   }
 
   async get(): Promise<TwinAnswer> {
@@ -112,6 +112,10 @@ export class SdkLeaf {
     this.#send({ cmd: "disconnect" });
     this.#socket?.end();
     await this.#lost;
+  }
+
+  get isLost(): boolean {
+    return this.#socket?.closed !== false;
   }
 
   /** The connection has ended, whoever ended it. */
@@ -153,14 +157,15 @@ export class SdkLeaf {
       const suback = this.#next(`suback ${messageId}`);
       const subscriptions = filters.map(([filter, qos]) => ({ topic: filter.replace("{d}", this.id), qos }));
       this.#send({ cmd: "subscribe", messageId, subscriptions });
-      const { granted } = (await suback) as Extract<Packet, { cmd: "suback" }>;
+      const answer = await Promise.race([suback, this.#endOfConnection()]);
+      const { granted } = answer as Extract<Packet, { cmd: "suback" }>;
       const got = granted.map(Number).join();
       if (got !== filters.map(([, qos]) => qos).join()) this.complaints.push(`granted ${got} for ${filters.join()}`);
     }
   }
 
   #request(prefix: string, body: string): Promise<TwinAnswer> {
-    const rid = this.#rid();
+    const rid = this.#rid(prefix.includes("GET") ? "get" : "report");
     const answer = new Promise<TwinAnswer>((resolve, reject) => {
       const watchdog = setTimeout(() => reject(new Error(`${this.id}: no answer to ${prefix}`)), WATCHDOG_MS);
       this.#answers.set(rid, (each) => {
@@ -169,7 +174,12 @@ export class SdkLeaf {
       });
     });
     this.#publish(`${prefix}?$rid=${rid}`, body, this.wire.requestQos);
-    return answer;
+    return Promise.race([answer, this.#endOfConnection()]);
+  }
+
+  async #endOfConnection(): Promise<never> {
+    await this.#lost;
+    throw new Error(`${this.id}: the connection was lost`);
   }
 
   #hear(packet: Packet): void {

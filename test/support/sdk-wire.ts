@@ -23,7 +23,7 @@ export interface SdkWire {
   /** The bytes of a command's answer that has no payload. */
   readonly emptyAnswer: "" | "null" | "{}";
   /** Request ids of one program. */
-  readonly rids: () => () => string;
+  readonly rids: () => (request: "get" | "report") => string;
   /** The property bag of telemetry of a component, with one application property `alert`. */
   readonly bag: (component: string) => string;
   /** A message that was not acknowledged when the connection was lost. */
@@ -167,7 +167,8 @@ const EMBEDDED_C: SdkWire = {
   subscribesAgain: one(1, RES, DESIRED, COMMANDS, CLOUD_TO_DEVICE),
   getsAgain: true,
   getBody: "",
-  rids: () => () => "get_twin",
+  // The same one each time, as its samples do.
+  rids: () => (request) => (request === "get" ? "get_twin" : "reported_prop"),
 };
 
 const RAW: SdkWire = {
