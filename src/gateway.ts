@@ -3,11 +3,13 @@
  * and stops in reverse. No logic.
  */
 import { createHash, randomUUID } from "node:crypto";
+import { uptime } from "node:os";
 import { join } from "node:path";
 import type { Config } from "./config.ts";
 import { GATEWAY_COMPONENT } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
 import { createBroker, type LeafBroker } from "./downstream/broker.ts";
+import { continuedClock } from "./flow/continued-clock.ts";
 import type { Clock, Log, Store } from "./flow/ports.ts";
 import { Relay } from "./flow/relay.ts";
 import { openLeafAuthenticator, openServerCertificates } from "./leaf-security.ts";
@@ -62,13 +64,13 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 }
 
 async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<Gateway, typeof Symbol.asyncDispose>> {
-  const { bootId, clock = systemClock, config: base, environment, logDestination, stateFolder } = options;
+  const { bootId, clock: machineClock = systemClock, config: base, environment, logDestination, stateFolder } = options;
   const rawLog = createLog({
     level: base.logLevel,
     format: base.logFormat,
     ...(logDestination === undefined ? {} : { destination: logDestination }),
   });
-  const log: Log = limitRepeats(rawLog, clock);
+  const log: Log = limitRepeats(rawLog, machineClock);
   const metrics = createMetrics({
     process: true,
     report: (defect) => rawLog.error({ error: String(defect) }, "defect"),
@@ -81,7 +83,9 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
     );
   }
 
-  const store = stack.use(await openLevelStore({ folder: join(stateFolder, "store"), clock, log, metrics }));
+  const folder = join(stateFolder, "store");
+  const store = stack.use(await openLevelStore({ folder, clock: machineClock, log, metrics }));
+  const clock = await continuedClock({ store, clock: machineClock, log, bootId, uptimeMs: () => uptime() * 1000 });
   const clockIsSet = await clockCheck(store, clock);
   // Asked for several times by each message, so made only when the configuration changes.
   let settings = relaySettings(base);

@@ -182,7 +182,8 @@ export interface CloudToDeviceEntry {
 /**
  * `module-desired`: `{desired, version}` as last synchronised. `unseen-reported`: components of the module's reported section whose
  * leaf has not been seen yet (since the disk was lost). `boot-id`, `edgehub-instance`: what retained entries were sent
- * under. `last-time`: the newest wall clock time seen. `last-good-config`: what was desired of
+ * under. `last-time`: the newest wall clock time seen. `steady-zero`: `{bootId, zeroMs}`, the steady time at which the machine has
+ * booted, as the first gateway of this boot had it. `last-good-config`: what was desired of
  * the gateway itself, at which version, and which values are in force because of it.
  */
 export type MetaKey =
@@ -191,6 +192,7 @@ export type MetaKey =
   | "boot-id"
   | "edgehub-instance"
   | "last-time"
+  | "steady-zero"
   | "last-good-config";
 
 export type Write =
