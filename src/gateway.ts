@@ -16,6 +16,7 @@ import { openLeafAuthenticator, openServerCertificates } from "./leaf-security.t
 import { LiveConfig, parseLastDesired } from "./live-config.ts";
 import { readModels } from "./model-files.ts";
 import { systemClock } from "./ops/clock.ts";
+import { diskWrittenBytes } from "./ops/disk-writes.ts";
 import { type HealthServer, startHealthServer } from "./ops/health.ts";
 import { createLog, isLogLevel, limitRepeats } from "./ops/log.ts";
 import { createMetrics } from "./ops/metrics.ts";
@@ -287,5 +288,7 @@ async function startHealth(
 
 function metricsText(relay: Relay, metrics: ReturnType<typeof createMetrics>): Promise<string> {
   relay.gauges();
+  const written = diskWrittenBytes();
+  if (written !== undefined) metrics.gauge("disk_written_bytes", written);
   return metrics.text();
 }

@@ -85,6 +85,7 @@ export class Forwarder {
   }
 
   enqueue(leafId: LeafId, message: Telemetry): Promise<Safe> {
+    this.#options.metrics.count("telemetry_received_bytes_total", {}, message.payload.length);
     return this.#queue.enqueue(leafId, message);
   }
 

@@ -33,6 +33,7 @@ export const METRICS = {
 
   // telemetry
   telemetry_received_total: { type: "counter", help: "Telemetry messages from leaves" },
+  telemetry_received_bytes_total: { type: "counter", help: "Payload of the telemetry messages from leaves" },
   telemetry_accepted_total: { type: "counter", help: "Telemetry messages that edgeHub acknowledged" },
   telemetry_spilled_total: { type: "counter", help: "Telemetry messages that were written to disk" },
   telemetry_retained_evicted_total: {
@@ -87,6 +88,10 @@ export const METRICS = {
   store_commit_seconds: { type: "histogram", help: "Time of a synced write", buckets: LATENCY },
   store_bytes_written_total: { type: "counter", help: "Bytes handed to the database" },
   store_failures_total: { type: "counter", help: "Writes that the disk refused" },
+  disk_written_bytes: {
+    type: "gauge",
+    help: "Bytes that the process has had written to disks; beside telemetry_received_bytes_total it is what each byte costs",
+  },
   store_disk_full: { type: "gauge", help: "1 while the disk has only room for what makes room" },
   store_damaged_total: { type: "counter", help: "Damages found on disk: entry, log, database", labels: ["what"] },
   store_outbox_entries: { type: "gauge", help: "Telemetry messages that wait on disk" },

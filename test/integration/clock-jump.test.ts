@@ -12,14 +12,16 @@ const WAIT = { timeout: 60_000, interval: 50 };
 class SetClock implements Clock {
   #jumpMs = 0;
   #steadyJumpMs = 0;
-  readonly sleep = systemClock.sleep;
-
   now(): number {
     return systemClock.now() + this.#jumpMs;
   }
 
   steady(): number {
     return systemClock.steady() + this.#steadyJumpMs;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return systemClock.sleep(ms, signal);
   }
 
   jump(ms: number): void {
@@ -65,5 +67,8 @@ test.each([
     expect(leaf.targets.at(-1)).toBe(5);
     expect(rig.reported("jumps")).toMatchObject({ during: 1 });
   }, WAIT);
+  // The second life has taken one message of the leaf, and written what it noted of it all.
+  expect(await rig.metric("telemetry_received_bytes_total")).toBeGreaterThan(0);
+  expect(await rig.metric("disk_written_bytes")).toBeGreaterThanOrEqual(0);
   expect(await rig.gateway.metricsText()).not.toMatch(/^pnp_gateway_telemetry_dropped_total\{.*\} [1-9]/m);
 });
