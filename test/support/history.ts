@@ -126,7 +126,8 @@ class History {
     world.hub.mode = "good";
     this.#wan("up", true);
     world.hub.link("up");
-    await world.pass(0);
+    // A removal under way comes to its end before somebody confirms.
+    await world.pass(1_000);
     for (const device of world.leaves.all()) this.#remove(device, true);
     for (const device of world.leaves.all()) this.#comeBack(device);
     await world.pass(60_000);

@@ -189,9 +189,12 @@ export class ModelHub implements Upstream {
 
   /** The back end changes desired properties. */
   desire(patch: JsonObject): void {
+    const before = this.desired;
     this.desired = hubMerge(this.desired, patch);
     this.version += 1;
-    for (const component of Object.keys(patch)) this.writtenAt.set(component, this.version);
+    // Nobody has to hear that what was not there is gone.
+    for (const [component, change] of Object.entries(patch))
+      if (change !== null || Object.hasOwn(before, component)) this.writtenAt.set(component, this.version);
     if (this.deaf) return;
     const heard = this.edge === undefined ? { patch, version: this.version } : this.edge.desired(patch, this.version);
     this.#notify(heard);
