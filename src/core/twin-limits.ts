@@ -138,3 +138,26 @@ function valueBytes(value: Json): number {
 function textBytes(text: string): number {
   return utf8Bytes(text.replaceAll(CONTROL, ""));
 }
+
+/**
+ * Whether a patch cannot fit into any section, by what it adds at least: names and plain values without texts, nothing for what it
+ * removes. Stops as soon as it knows, so that a patch of tens of thousands of names costs no more than one that fits.
+ */
+export function isBeyondAnySection(patch: JsonObject): boolean {
+  return leastBytes(patch, MAX_TWIN_SECTION_BYTES) > MAX_TWIN_SECTION_BYTES;
+}
+
+function leastBytes(section: JsonObject, enough: number): number {
+  let bytes = 0;
+  for (const key in section) {
+    if (bytes > enough) break;
+    const value = Object.hasOwn(section, key) ? section[key] : null;
+    if (value === null || value === undefined) continue;
+    // Names with control characters, which would cost less, are refused anyway.
+    bytes += key.length;
+    if (typeof value === "number") bytes += 8;
+    else if (typeof value === "boolean") bytes += 4;
+    else if (isJsonObject(value)) bytes += leastBytes(value, enough - bytes);
+  }
+  return bytes;
+}

@@ -7,7 +7,7 @@ import { applyPatch, diff, isEmpty, isJsonObject } from "../core/merge-patch.ts"
 import type { JsonObject, LeafRequest } from "../core/message.ts";
 import { parseModulePath } from "../core/module-path.ts";
 import { clampAcknowledgements, isAcknowledgement, trackReported } from "../core/property-ack.ts";
-import { patchViolations } from "../core/twin-limits.ts";
+import { isBeyondAnySection, patchViolations } from "../core/twin-limits.ts";
 import { componentsIn, learnComponents, moduleView } from "../translate/pnp.ts";
 import type { ReportedBudget } from "./budget.ts";
 import type { Downlink } from "./downlink.ts";
@@ -85,6 +85,7 @@ export class ReportedIntake {
     if (ifVersion !== undefined && ifVersion !== shown) {
       return { status: 412, reason: `version is ${shown}, not ${ifVersion}` };
     }
+    if (isBeyondAnySection(patch)) return { status: 403, reason: "the patch alone is larger than a section may be" };
     const violations = this.#violations(record, patch);
     if (violations.length > 0) return { status: 400, reason: violations.slice(0, 3).join("; ") };
     const { leaves, maxComponentsPerLeaf } = this.#options;

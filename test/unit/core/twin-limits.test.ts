@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { Json, JsonObject } from "../../../src/core/message.ts";
 import {
   GATEWAY_REPORTED_CEILING_BYTES,
+  isBeyondAnySection,
   MAX_DEPTH,
   MAX_INTEGER,
   MAX_TWIN_SECTION_BYTES,
@@ -131,5 +132,29 @@ describe("the size of a section as IoT Hub counts", () => {
     expect(SECTION_WARNING_BYTES).toBe(26_214);
     expect(SECTION_WARNING_BYTES).toBeLessThan(GATEWAY_REPORTED_CEILING_BYTES);
     expect(GATEWAY_REPORTED_CEILING_BYTES).toBeLessThan(MAX_TWIN_SECTION_BYTES);
+  });
+});
+
+describe("isBeyondAnySection", () => {
+  const many = (count: number, value: Json): JsonObject =>
+    Object.fromEntries(Array.from({ length: count }, (_, at) => [`name${at}`, value]));
+
+  test("is what no section holds, and nothing that one could", () => {
+    expect(isBeyondAnySection(many(20_000, 1))).toBe(true);
+    expect(isBeyondAnySection(many(20_000, true))).toBe(true);
+    expect(isBeyondAnySection({ inside: { further: many(20_000, 1) } })).toBe(true);
+    expect(isBeyondAnySection(many(20_000, null))).toBe(false);
+    expect(isBeyondAnySection({ inside: many(20_000, null) })).toBe(false);
+    expect(isBeyondAnySection({})).toBe(false);
+  });
+
+  test("never says so of a patch that a section would hold", () => {
+    const value = fc.constantFrom<Json>(1, true, "text", "", null, [1, 2], { a: 1, b: null });
+    fc.assert(
+      fc.property(fc.nat(4_000), value, fc.boolean(), (count, each, isNested) => {
+        const patch = isNested ? { part: many(count, each) } : many(count, each);
+        if (twinBytes(patch) <= MAX_TWIN_SECTION_BYTES) expect(isBeyondAnySection(patch)).toBe(false);
+      }),
+    );
   });
 });
