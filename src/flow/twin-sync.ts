@@ -3,7 +3,7 @@
  * Invariants: a read happens with an empty send window and with no push under way; desired patches that arrive during a read wait
  * for it; while the WAN is known to be away nothing is read on a timer, and when it returns one read happens at once.
  */
-import { isEmpty } from "../core/merge-patch.ts";
+import { isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch } from "../core/reconcile.ts";
 import type { Forwarder } from "./forwarder.ts";
@@ -130,7 +130,7 @@ export class TwinSync {
     const { apply, log, metrics } = this.#options;
     const judged = judgePatch(apply.known?.version, version);
     // edgeHub's own comparison after an outage: what was written is not in it, only that nothing looks otherwise now.
-    const verdict = judged === "applied" && isEmpty(patch) ? "gap" : judged;
+    const verdict = judged === "applied" && saysNothing(patch) ? "gap" : judged;
     metrics.count("desired_patches_total", { verdict });
     switch (verdict) {
       case "stale":
@@ -305,4 +305,9 @@ export class TwinSync {
       if (this.#wan !== "away") this.#want();
     }
   }
+}
+
+/** No value, or a component in which there is none: of what a difference of two twins leaves out, only the version is to be seen. */
+function saysNothing(patch: JsonObject): boolean {
+  return isEmpty(patch) || Object.values(patch).some((component) => isJsonObject(component) && isEmpty(component));
 }

@@ -123,6 +123,18 @@ const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
     ],
   ],
   [
+    "a removal of nothing that edgeHub's comparison after an outage shows as an empty component is told to the leaf",
+    [
+      { kind: "connect", leaf: 2, clean: false },
+      { kind: "desire", leaf: 2, part: true, patch: { p: "x" }, heard: false },
+      { kind: "desire", leaf: 0, part: false, patch: { p: null }, heard: true },
+      { kind: "wan", state: "cut", told: false },
+      { kind: "pass", ms: 30_000 },
+      { kind: "desire", leaf: 2, part: false, patch: { p: null }, heard: false },
+      { kind: "pass", ms: 130_000 },
+    ],
+  ],
+  [
     "power-safe: what edgeHub took is not forgotten while its backlog was never seen empty",
     [
       { kind: "telemetry", leaf: 0, count: 1 },
