@@ -196,8 +196,10 @@ export class TwinSync {
       // Newer than what the read showed: edgeHub answered from an older store, or the patch is of a life that is over. Another
       // read at once would show the same.
       if (isRead) this.#held = [];
-      // All acknowledgements wait for a read: one that took long and brought nothing is not repeated without a pause as long.
-      this.#wantLater(Math.max(READ_RETRY_MS, isRead ? 0 : clock.steady() - startedMs));
+      // All acknowledgements wait for a read: one that took long and brought nothing is not repeated without a pause as long, unless
+      // leaves wait for the first one, and not for ever.
+      const isCostly = !isRead && this.#options.apply.known !== undefined;
+      this.#wantLater(Math.max(READ_RETRY_MS, isCostly ? clock.steady() - startedMs : 0));
       return;
     }
   }
