@@ -1,14 +1,12 @@
 /** A list of leaves as people or `gateway*listLeaves` write it, made into the model of the whole module twin. Pure. */
-import { componentName } from "./core/component-name.ts";
+import { componentOf, type NamingRules } from "./core/component-name.ts";
 import type { Models } from "./core/dtdl.ts";
 import { isJsonObject, ownValue } from "./core/merge-patch.ts";
-import { type ComponentName, type Json, type LeafId, parseLeafId } from "./core/message.ts";
+import { type Json, type LeafId, parseLeafId } from "./core/message.ts";
 import { type ComposableLeaf, type ComposedModel, composeModel } from "./core/model-compose.ts";
 import { learnComponents } from "./translate/pnp.ts";
 
-export interface NamingRules {
-  readonly sha256Hex: (text: string) => string;
-  readonly aliases: Readonly<Record<string, string>>;
+export interface ListRules extends NamingRules {
   readonly maxComponentsPerLeaf: number;
 }
 
@@ -17,7 +15,7 @@ export type ComposedList =
   | { readonly kind: "bad"; readonly reason: string };
 
 /** `text`: JSON, a list of `{leafId, modelId?, components?, removed?}`. Components that the model names are there in any case. */
-export function composeFromList(text: string, models: Models, rules: NamingRules): ComposedList {
+export function composeFromList(text: string, models: Models, rules: ListRules): ComposedList {
   const list = parse(text);
   if (!Array.isArray(list)) return { kind: "bad", reason: 'is no JSON list of { "leafId": "...", "modelId": "..." }' };
   const leaves: ComposableLeaf[] = [];
@@ -35,17 +33,21 @@ function composable(
   leafId: LeafId,
   item: { readonly [key: string]: Json },
   models: Models,
-  { aliases, maxComponentsPerLeaf, sha256Hex }: NamingRules,
+  rules: ListRules,
 ): ComposableLeaf {
   const modelId = ownValue(item, "modelId");
   const seen = ownValue(item, "components");
-  const alias = Object.hasOwn(aliases, leafId) ? aliases[leafId] : undefined;
-  const component = alias === undefined ? componentName(leafId, sha256Hex) : (alias as ComponentName);
+  const { maxComponentsPerLeaf, sha256Hex } = rules;
   const names = [
     ...(typeof modelId === "string" ? (models.get(modelId)?.components.keys() ?? []) : []),
     ...(isJsonObject(seen) ? Object.keys(seen) : []),
   ];
-  const { naming } = learnComponents({ component, components: {} }, names, sha256Hex, maxComponentsPerLeaf);
+  const { naming } = learnComponents(
+    { component: componentOf(leafId, rules), components: {} },
+    names,
+    sha256Hex,
+    maxComponentsPerLeaf,
+  );
   return { ...naming, modelId: typeof modelId === "string" ? modelId : undefined };
 }
 

@@ -18,6 +18,11 @@ export function isLegalComponentName(text: string): text is ComponentName {
   return text.length <= MAX_CHARS && LEGAL.test(text);
 }
 
+/** Whether a leaf's own component may have this name: by its id as it is, or by an alias. */
+export function isLeafComponentName(text: string): boolean {
+  return LEGAL.test(text) && !text.includes("__") && text.length <= MAX_LEAF_CHARS && text !== GATEWAY_COMPONENT;
+}
+
 /** Legal at its beginning and in all its characters; what it lost on the way is kept apart by a hash. */
 function readable(text: string): string {
   const collapsed = text.replaceAll(/[^a-zA-Z0-9_]/g, "_").replaceAll(/_+/g, "_");
@@ -30,12 +35,22 @@ function cutWithHash(text: string, source: string, chars: number, sha256Hex: (te
   return `${cut}_${sha256Hex(source).slice(0, HASH_CHARS)}`;
 }
 
-/** The component that stands for a leaf, at most 40 characters. `sha256Hex` gives the hexadecimal SHA-256 of a text's UTF-8. */
+/** The component that a leaf's id makes, at most 40 characters. `sha256Hex` gives the hexadecimal SHA-256 of a text's UTF-8. */
 export function componentName(leafId: LeafId, sha256Hex: (text: string) => string): ComponentName {
-  const isPlain =
-    LEGAL.test(leafId) && !leafId.includes("__") && leafId.length <= MAX_LEAF_CHARS && leafId !== GATEWAY_COMPONENT;
-  const name = isPlain ? leafId : cutWithHash(readable(leafId), leafId, CUT_CHARS, sha256Hex);
+  const name = isLeafComponentName(leafId) ? leafId : cutWithHash(readable(leafId), leafId, CUT_CHARS, sha256Hex);
   return name as string as ComponentName;
+}
+
+export interface NamingRules {
+  readonly sha256Hex: (text: string) => string;
+  /** Leaf id -> component, chosen by the operator; legal names by the configuration's schema. */
+  readonly aliases: Readonly<Record<string, string>>;
+}
+
+/** The component that stands for a leaf: its alias where it has one, else {@link componentName}. */
+export function componentOf(leafId: LeafId, { aliases, sha256Hex }: NamingRules): ComponentName {
+  const alias = Object.hasOwn(aliases, leafId) ? aliases[leafId] : undefined;
+  return alias === undefined ? componentName(leafId, sha256Hex) : (alias as ComponentName);
 }
 
 /** The component that stands for a component of a leaf: `<leaf>__<component>`, the latter cut with a hash of its own when too long or illegal. */

@@ -3,7 +3,7 @@
  * Invariant: `record` is what the disk has (but for `accepted`, `confirmedVersion`, `missed` and `tracks`, whose newer state may
  * follow with the next commit: losing it costs a repeated message, never a change). No two leaves share a component.
  */
-import { componentName, splitComponentName } from "../core/component-name.ts";
+import { componentOf, type NamingRules, splitComponentName } from "../core/component-name.ts";
 import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
 import type { Channel, ComponentName, LeafId } from "../core/message.ts";
 import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
@@ -36,21 +36,15 @@ export interface HeldGet {
   readonly end: AbortController;
 }
 
-export interface Naming {
-  readonly sha256Hex: (text: string) => string;
-  /** Leaf id -> component, chosen by the operator. */
-  readonly aliases: Readonly<Record<string, string>>;
-}
-
 export class Leaves {
   readonly #store: Store;
-  readonly #naming: Naming;
+  readonly #naming: NamingRules;
   readonly #byId = new Map<LeafId, Leaf>();
   readonly #byComponent = new Map<string, Leaf>();
   /** Who waits for a leaf to connect or to subscribe. */
   readonly #waiting = new Map<LeafId, Set<() => void>>();
 
-  constructor(store: Store, naming: Naming) {
+  constructor(store: Store, naming: NamingRules) {
     this.#store = store;
     this.#naming = naming;
   }
@@ -77,9 +71,7 @@ export class Leaves {
   }
 
   nameFor(id: LeafId): ComponentName {
-    const alias = Object.hasOwn(this.#naming.aliases, id) ? this.#naming.aliases[id] : undefined;
-    // Aliases were checked to be legal names when the configuration was read.
-    return alias === undefined ? componentName(id, this.#naming.sha256Hex) : (alias as ComponentName);
+    return componentOf(id, this.#naming);
   }
 
   get sha256Hex(): (text: string) => string {

@@ -3,6 +3,7 @@
  * Knows no adapter, so that tests can put a memory store, a fake upstream and a manual clock around the same relay.
  */
 
+import type { NamingRules } from "../core/component-name.ts";
 import type { Models } from "../core/dtdl.ts";
 import { CLOUD_TO_DEVICE_INPUT } from "../core/endpoints.ts";
 import type { LeafRecord } from "../core/leaf.ts";
@@ -18,7 +19,7 @@ import { Forwarder, type ForwarderSettings } from "./forwarder.ts";
 import { GatewayComponent } from "./gateway-component.ts";
 import { HeldGets } from "./held-gets.ts";
 import { LeafLife } from "./leaf-life.ts";
-import { type Leaf, Leaves, type Naming } from "./leaves.ts";
+import { type Leaf, Leaves } from "./leaves.ts";
 import { MachineMemory } from "./machine-memory.ts";
 import { ModelGuard, type ModelPolicy } from "./model-guard.ts";
 import type { Clock, Downstream, HubHandler, Log, Metrics, Store, Upstream, WanHandler, WanWatch } from "./ports.ts";
@@ -49,7 +50,7 @@ export interface RelayOptions {
   readonly log: Log;
   readonly random: () => number;
   readonly newMessageId: () => string;
-  readonly naming: Naming;
+  readonly naming: NamingRules;
   /** Of leaves, as far as the operator gave their documents. */
   readonly models: Models;
   readonly settings: () => RelaySettings;

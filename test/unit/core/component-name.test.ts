@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   componentName,
+  componentOf,
   GATEWAY_COMPONENT,
   isLegalComponentName,
   splitComponentName,
@@ -106,6 +107,15 @@ describe("a component of a leaf", () => {
       }),
     );
   });
+});
+
+test("an alias stands in for what the id makes, for the leaf that has it alone", () => {
+  const rules = { sha256Hex, aliases: { "leaf-2": "pump" } };
+  const of = (id: string): string => componentOf(leafIdOf(id), rules);
+  expect(of("leaf-2")).toBe("pump");
+  expect(of("leaf-3")).toBe(componentName(leafIdOf("leaf-3"), sha256Hex));
+  // An id that every object has a property of.
+  expect(of("constructor")).toBe("constructor");
 });
 
 test.each([
