@@ -4,6 +4,7 @@
  * Defaults stand only here. Every key is flat, so that it is a PnP property of the gateway's own component under the same name.
  */
 import { z } from "zod";
+import { isLeafComponentName } from "./core/component-name.ts";
 
 const port = z.number().int().min(0).max(65_535);
 const positive = z.number().int().positive();
@@ -48,11 +49,9 @@ const KEYS = {
         z.string(),
         z
           .string()
-          .regex(/^[a-zA-Z](?:[a-zA-Z0-9_]*[a-zA-Z0-9])?$/)
-          .max(40)
           .refine(
-            (name) => !name.includes("__") && name !== "gateway",
-            "__ separates and `gateway` is the gateway's own",
+            isLeafComponentName,
+            "is no name for a leaf: letters, digits and single `_`, at most 40; not `gateway`",
           ),
       )
       .refine(
@@ -176,12 +175,20 @@ export function mergeConfig(
 
 /** A value of the environment: strings as they are, lists by commas or as JSON, all else as JSON. */
 function fromText(key: ConfigKey, text: string): unknown {
-  const { schema } = KEYS[key];
+  const { schema, value } = KEYS[key];
   if (schema.safeParse(text).success) return text;
+  const json = parseJson(text);
+  // A single id of digits is JSON too.
+  if (Array.isArray(value) && !Array.isArray(json))
+    return text === "" ? [] : text.split(",").map((part) => part.trim());
+  return json === undefined ? text : json;
+}
+
+function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    return Array.isArray(KEYS[key].value) ? text.split(",").map((part) => part.trim()) : text;
+    return undefined;
   }
 }
 

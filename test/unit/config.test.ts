@@ -65,9 +65,20 @@ describe("layers", () => {
   });
 
   test("aliases must be names, unique, and not the gateway's own", () => {
-    for (const aliases of [{ a: "x__y" }, { a: "gateway" }, { a: "x", b: "x" }, { a: "1x" }]) {
+    for (const aliases of [{ a: "x__y" }, { a: "gateway" }, { a: "x", b: "x" }, { a: "1x" }, { a: "x".repeat(41) }]) {
       expect(mergeConfig({ aliases }, {}).kind).toBe("invalid");
     }
+    expect(mergeConfig({ aliases: { a: "x".repeat(40) } }, {}).kind).toBe("ok");
+  });
+
+  test.each([
+    ["a, b", ["a", "b"]],
+    ["4711", ["4711"]],
+    ["4711,4712", ["4711", "4712"]],
+    ['["a","b"]', ["a", "b"]],
+    ["", []],
+  ])("a list in the environment is written with commas or as JSON: %j", (text, deniedLeaves) => {
+    expect(mergeConfig({}, { GATEWAY_DENIED_LEAVES: text })).toMatchObject({ kind: "ok", config: { deniedLeaves } });
   });
 
   test.each([
