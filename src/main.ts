@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * The process: environment, config file, signals, exit codes. Alone reads `process.*`.
- * `iotedge-pnp-gateway` runs the gateway; `leaf name|key <id>`, `config` and `manifest check` answer operators without starting it.
+ * `iotedge-pnp-gateway` runs the gateway; `leaf`, `model`, `config` and `manifest` answer operators without starting it.
  */
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { CONFIG_KEYS, type Config, environmentName, mergeConfig } from "./config.ts";
-import { componentName } from "./core/component-name.ts";
+import { componentOf } from "./core/component-name.ts";
 import { GatewayError } from "./core/errors.ts";
 import { type Json, parseLeafId } from "./core/message.ts";
 import { parseLeafSecrets } from "./downstream/leaf-secrets.ts";
@@ -34,7 +34,7 @@ iotedge-pnp-gateway leaf name <id>  the component of the module twin that stands
 iotedge-pnp-gateway leaf key <id>   the leaf's key, derived from the group key, and its connection string
 iotedge-pnp-gateway model <file>    the DTDL of the whole module twin, from a list of leaves (the answer of gateway*listLeaves, or
                                     [{ "leafId": "...", "modelId": "..." }]; "-": standard input) and the documents in modelsFolder
-iotedge-pnp-gateway config          the configuration in force and the names of its environment variables
+iotedge-pnp-gateway config          the configuration as file and environment make it, by the names of its environment variables
 iotedge-pnp-gateway manifest check <file> [--module <name>]
                                     what in a deployment manifest would lose data or leave leaves out
 iotedge-pnp-gateway manifest render <file>
@@ -46,15 +46,34 @@ GATEWAY_CONFIG (JSON or YAML file), GATEWAY_<KEY> for each key of the configurat
 await run(process.argv.slice(2));
 
 async function run(args: readonly string[]): Promise<void> {
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: { help: { type: "boolean", short: "h" }, module: { type: "string" } },
-  });
-  const [first, ...rest] = positionals;
-  if (values.help === true) print(HELP);
-  else if (first === undefined) await serve();
-  else answer([first, ...rest], values.module);
+  const { help, module, words } = parseWords(args);
+  try {
+    if (help) print(HELP);
+    else if (words.length === 0) await serve();
+    else answer(words, module);
+  } catch (error) {
+    if (error instanceof GatewayError) fail(`${error.code}: ${error.message}`, 1);
+    throw error;
+  }
+}
+
+interface Words {
+  readonly help: boolean;
+  readonly module: string | undefined;
+  readonly words: readonly string[];
+}
+
+function parseWords(args: readonly string[]): Words {
+  try {
+    const { values, positionals: words } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: { help: { type: "boolean", short: "h" }, module: { type: "string" } },
+    });
+    return { help: values.help === true || words[0] === "help", module: values.module, words };
+  } catch (error) {
+    return fail(`${error instanceof Error ? error.message : String(error)}\n\n${HELP}`, 2);
+  }
 }
 
 /** What can be said without starting the gateway: words, the last of them a name or a file. */
@@ -74,24 +93,19 @@ function answer(words: readonly string[], moduleName: string | undefined): void 
     case "manifest render <argument>":
       return renderManifestFile(argument);
     default:
-      return fail(`There is no such command.\n\n${HELP}`, 2);
+      return fail(`There is no command "${words.join(" ")}".\n\n${HELP}`, 2);
   }
 }
 
 async function serve(): Promise<void> {
-  try {
-    const config = readConfig();
-    const stateFolder = process.env["GATEWAY_STATE"] ?? "./.gateway";
-    // Only here: whoever asks for a name or a key does not wait for broker, SDK and database to be loaded.
-    const { startGateway } = await import("./gateway.ts");
-    const started = await startGateway({ config, environment: process.env, stateFolder, bootId: bootId() });
-    gateway = started;
-    tellHealthCheck(stateFolder, config, started.opsPort);
-    if (isEnding) await started[Symbol.asyncDispose]();
-  } catch (error) {
-    if (error instanceof GatewayError) fail(`${error.code}: ${error.message}`, 1);
-    throw error;
-  }
+  const config = readConfig();
+  const stateFolder = process.env["GATEWAY_STATE"] ?? "./.gateway";
+  // Only here: whoever asks for a name or a key does not wait for broker, SDK and database to be loaded.
+  const { startGateway } = await import("./gateway.ts");
+  const started = await startGateway({ config, environment: process.env, stateFolder, bootId: bootId() });
+  gateway = started;
+  tellHealthCheck(stateFolder, config, started.opsPort);
+  if (isEnding) await started[Symbol.asyncDispose]();
 }
 
 /** Where healthcheck.ts asks; an empty text when there is nobody to ask. */
@@ -143,14 +157,12 @@ function configText(config: Config): string {
 
 function leafName(id: string): string {
   const leafId = parseLeafId(id) ?? fail(`${id} is no device id that IoT Hub would accept.`, 2);
-  const { aliases } = readConfig();
-  const alias = Object.hasOwn(aliases, leafId) ? aliases[leafId] : undefined;
-  return alias ?? componentName(leafId, sha256Hex);
+  return componentOf(leafId, { aliases: readConfig().aliases, sha256Hex });
 }
 
 function modelText(file: string): string {
   const { aliases, maxComponentsPerLeaf, modelsFolder } = readConfig();
-  const text = readFileSync(file === "-" ? 0 : file, "utf8");
+  const text = readText(file);
   const models = readModels(modelsFolder, (problem) => process.stderr.write(`${problem}\n`));
   const result = composeFromList(text, models, { sha256Hex, aliases, maxComponentsPerLeaf });
   if (result.kind === "bad") return fail(`${file}: ${result.reason}`, 2);
@@ -194,7 +206,16 @@ function renderManifestFile(path: string): void {
 
 function readJson(path: string): Json {
   try {
-    return JSON.parse(readFileSync(path, "utf8")) as Json;
+    return JSON.parse(readText(path)) as Json;
+  } catch (error) {
+    return fail(`${path} is no JSON: ${String(error)}`, 2);
+  }
+}
+
+/** "-" is standard input. */
+function readText(path: string): string {
+  try {
+    return readFileSync(path === "-" ? 0 : path, "utf8");
   } catch (error) {
     return fail(`${path} cannot be read: ${String(error)}`, 2);
   }

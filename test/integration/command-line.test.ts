@@ -7,6 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 
 const ROOT = join(import.meta.dirname, "../..");
 const TEMPLATE = join(ROOT, "deployment.template.json");
+const STACK = /\n\s+at /;
 const folder = mkdtempSync(join(tmpdir(), "command-line-"));
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -34,16 +35,44 @@ describe("the program", () => {
       expect(stderr).toContain(name);
   });
 
-  it("tells a leaf's component and the configuration in force", () => {
+  it("tells a leaf's component and the configuration of file and environment", () => {
     expect(run(["leaf", "name", "thermo1"])).toMatchObject({ status: 0, stdout: "thermo1\n" });
     expect(run(["config"], { GATEWAY_TLS_PORT: "9" }).stdout).toContain("GATEWAY_TLS_PORT=9\n");
   });
 
   it("says what there is when it is asked for something else", () => {
-    for (const words of [["explode"], ["leaf"], ["leaf", "name"], ["manifest", "check"], ["config", "x"]]) {
+    for (const words of [
+      ["explode"],
+      ["leaf"],
+      ["leaf", "name"],
+      ["manifest", "check"],
+      ["config", "x"],
+      ["--explode"],
+    ]) {
       const { status, stderr } = run(words);
       expect({ words, status }).toEqual({ words, status: 2 });
+      expect(stderr).toContain(words.join(" "));
       expect(stderr).toContain("manifest check <file>");
+      expect(stderr).not.toMatch(STACK);
+    }
+    for (const words of [["help"], ["--help"], ["leaf", "-h"]]) {
+      const { status, stderr, stdout } = run(words);
+      expect({ words, status, stderr }).toEqual({ words, status: 0, stderr: "" });
+      expect(stdout).toContain("manifest check <file>");
+    }
+  });
+
+  it("says which file cannot be read", () => {
+    const missing = join(folder, "missing");
+    const calls = [
+      run(["model", missing]),
+      run(["manifest", "check", missing]),
+      run(["model", file("list.json", "[]")], { GATEWAY_MODELS_FOLDER: missing }),
+    ];
+    expect(calls.map(({ status }) => status)).toEqual([2, 2, 1]);
+    for (const { stderr } of calls) {
+      expect(stderr).toContain(missing);
+      expect(stderr).not.toMatch(STACK);
     }
   });
 
