@@ -111,12 +111,17 @@ function keyOf({
   return `${typeof whose === "string" ? whose : ""} ${why}`;
 }
 
+/** Of a line that tells a change of state, which no leaf can make one write. */
+function stateOf({ state }: { readonly state?: unknown }): unknown {
+  return state;
+}
+
 /** Different keys that are remembered; a hostile crowd of leaves must not fill the memory. */
 const MAX_WINDOWS = 1_000;
 
 /**
- * A log that writes the same event of the same leaf (else address) and reason once per `windowMs`; the others are counted and
- * told as `repeated` with the next line that is written, whosever it is.
+ * A log that writes the same event of the same leaf (else address) and reason once per `windowMs`, but each change of a `state`; the
+ * others are counted and told as `repeated` with the next line that is written, whosever it is.
  */
 export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
   /** Oldest first, since a window that ends is taken out and begins again at the end. */
@@ -135,11 +140,12 @@ export function limitRepeats(log: Log, clock: Clock, windowMs = 60_000): Log {
       }
       const name = `${level} ${event} ${keyOf(fields)}`;
       const open = windows.get(name);
-      if (open !== undefined) {
+      if (open !== undefined && stateOf(open.last) === stateOf(fields)) {
         open.held += 1;
         open.last = fields;
         return;
       }
+      if (open !== undefined) close(name, open);
       const write = (last: object, repeated: number): void => log[level]({ ...last, repeated }, event);
       windows.set(name, { untilMs: nowMs + windowMs, write, last: fields, held: 0 });
       log[level](fields, event);

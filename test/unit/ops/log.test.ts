@@ -152,6 +152,17 @@ describe("limitRepeats", () => {
     ]);
   });
 
+  test("a change of state is news, however soon it comes", () => {
+    const { inner, log } = limited();
+    for (const state of ["online", "online", "away", "online", "online"]) log.info({ state }, "the way to the cloud");
+    expect(inner.lines.map(({ fields }) => fields)).toEqual([
+      { state: "online" },
+      { state: "online", repeated: 1 },
+      { state: "away" },
+      { state: "online" },
+    ]);
+  });
+
   test("other leaves, other events and other levels are not held back", () => {
     const { inner, log } = limited();
     log.warn({ leafId: "a" }, "refused");
