@@ -4,6 +4,7 @@
  * state is "unknown", never a guess; "away" always has a source that can end it; time is an argument.
  */
 
+/** What is known of the second hop (edgeHub - IoT Hub). "unknown" where no source works. */
 export type WanState = "online" | "away" | "unknown";
 
 export type WanObservation =

@@ -14,6 +14,7 @@ import type {
   Subscription,
   Telemetry,
 } from "../core/message.ts";
+import type { WanState } from "../core/wan.ts";
 
 // ------------------------------------------------------------------------------------------------ downstream
 
@@ -122,9 +123,6 @@ export interface CommandAnswer {
   readonly status: number;
   readonly payload: Json;
 }
-
-/** What is known of the second hop (edgeHub - IoT Hub). "unknown" where no source works. */
-export type WanState = "online" | "away" | "unknown";
 
 export interface WanWatch extends AsyncDisposable {
   open(handler: WanHandler): Promise<void>;

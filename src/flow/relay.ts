@@ -9,6 +9,7 @@ import { CLOUD_TO_DEVICE_INPUT } from "../core/endpoints.ts";
 import type { LeafRecord } from "../core/leaf.ts";
 import type { JsonObject, Telemetry } from "../core/message.ts";
 import { parseLeafId } from "../core/message.ts";
+import type { WanState } from "../core/wan.ts";
 import { dialectNamed } from "../translate/dialects.ts";
 import { iothub } from "../translate/iothub.ts";
 import { ReportedBudget } from "./budget.ts";
@@ -78,6 +79,7 @@ export class Relay implements AsyncDisposable {
   readonly #report: RelayReport;
   readonly #machine: MachineMemory;
   #linkUp = false;
+  #wan: WanState = "unknown";
 
   constructor(options: RelayOptions) {
     this.#options = options;
@@ -243,7 +245,7 @@ export class Relay implements AsyncDisposable {
   }
 
   diagnostics(): JsonObject {
-    return { version: this.#options.version, linkUp: this.#linkUp, ...this.#report.diagnostics() };
+    return { version: this.#options.version, linkUp: this.#linkUp, wan: this.#wan, ...this.#report.diagnostics() };
   }
 
   /** Brings the gauges up to date; call before they are read. */
@@ -298,6 +300,7 @@ export class Relay implements AsyncDisposable {
     const { log, metrics } = this.#options;
     return {
       wan: (state) => {
+        this.#wan = state;
         for (const each of ["online", "away", "unknown"])
           metrics.gauge("wan_state", each === state ? 1 : 0, { state: each });
         log.info({ state }, "the way to the cloud");

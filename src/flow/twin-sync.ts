@@ -6,9 +6,10 @@
 import { isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch } from "../core/reconcile.ts";
+import type { WanState } from "../core/wan.ts";
 import type { Forwarder } from "./forwarder.ts";
 import type { Leaf } from "./leaves.ts";
-import type { Clock, Log, Metrics, TwinRead, Upstream, WanState, WanWatch } from "./ports.ts";
+import type { Clock, Log, Metrics, TwinRead, Upstream, WanWatch } from "./ports.ts";
 import type { ReportedPush } from "./reported-push.ts";
 import type { SilentRefusals } from "./silent-refusals.ts";
 import type { TwinApply } from "./twin-apply.ts";

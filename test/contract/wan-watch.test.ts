@@ -1,7 +1,8 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { Upstream, WanHandler, WanState, WanWatch } from "../../src/flow/ports.ts";
+import type { WanState } from "../../src/core/wan.ts";
+import type { Upstream, WanHandler, WanWatch } from "../../src/flow/ports.ts";
 import { createWanWatch, type WanWatchOptions } from "../../src/upstream/wan-watch.ts";
 import { type EdgeHubRig, startEdgeHubRig } from "../support/edgehub-rig.ts";
 import { MemoryLog, realClock, telemetry, until } from "../support/upstream-harness.ts";

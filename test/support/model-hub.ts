@@ -3,6 +3,7 @@
  * ways in which the real ones hurt: links that break in the middle of a call, notifications that are lost, a twin made anew.
  */
 import type { Json, JsonObject, Telemetry } from "../../src/core/message.ts";
+import type { WanState } from "../../src/core/wan.ts";
 import type {
   Clock,
   CommandAnswer,
@@ -11,7 +12,6 @@ import type {
   TwinRead,
   Upstream,
   WanHandler,
-  WanState,
   WanWatch,
 } from "../../src/flow/ports.ts";
 import type { ModelEdge } from "./model-edge.ts";

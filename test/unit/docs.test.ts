@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { CONFIG_KEYS, environmentName, isLive, mergeConfig } from "../../src/config.ts";
 import { ERROR_CODES } from "../../src/core/errors.ts";
 import { REFUSAL_REASONS } from "../../src/downstream/refusals.ts";
+import { METRICS, type MetricDeclaration } from "../../src/ops/metric-table.ts";
 
 const read = (path: string): string => readFileSync(join(import.meta.dirname, "../..", path), "utf8");
 
@@ -24,6 +25,35 @@ test("docs/configuration.md has every key with its environment name, its default
     expect(page).toContain(row);
     expect(page.slice(page.indexOf(row) + row.length), key).toMatch(/^ \S.{3,} \|\n/);
   }
+});
+
+test("docs/operations.md has every metric as it is declared, and alerts on no other", () => {
+  const page = read("docs/operations.md");
+  const declared = Object.entries<MetricDeclaration>(METRICS);
+  const rows = declared.map(([name, { help, labels = [], type }]) => {
+    const label = labels.length === 0 ? "" : `{${labels.join(",")}}`;
+    return `| \`pnp_gateway_${name}${label}\` | ${type} | ${help} |`;
+  });
+  const [, table = ""] = page.split("| metric | type | is |\n| --- | --- | --- |\n");
+  expect(table.trimEnd().split("\n")).toEqual(rows);
+  const [, alerts = ""] = /## What to alert on\n\n(.*?)\n\n/s.exec(page) ?? [];
+  const named = [...alerts.matchAll(/pnp_gateway_([a-z_]+)/g)].map(([, name]) => name);
+  expect(named.length).toBeGreaterThan(10);
+  expect(named.filter((name = "") => !Object.hasOwn(METRICS, name))).toEqual([]);
+});
+
+test("docs/operations.md has every command of the gateway", () => {
+  const [, table = ""] = /## Commands of the gateway\n(.*?)\n## /s.exec(read("docs/operations.md")) ?? [];
+  const described = [...table.matchAll(/^\| (`[^|]+`) \|/gm)].flatMap(([, names = ""]) =>
+    [...names.matchAll(/`(\w+)`/g)].map(([, name]) => name),
+  );
+  const contents: readonly { readonly "@type": string; readonly name: string }[] = JSON.parse(
+    read("dtdl/self.json"),
+  ).contents;
+  const commands = contents.filter((content) => content["@type"] === "Command").map(({ name }) => name);
+  expect(commands.length).toBeGreaterThan(5);
+  expect(described).toHaveLength(commands.length);
+  expect(new Set(described)).toEqual(new Set(commands));
 });
 
 test.each(["docs/security.md", "docs/guarantees.md"])("every test that %s names is there", (page) => {
