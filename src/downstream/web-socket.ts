@@ -34,7 +34,7 @@ export function webSocketDoor({
     noServer: true,
     autoPong: false,
     clientTracking: false,
-    handleProtocols: (protocols) => (protocols.has(PROTOCOL) ? PROTOCOL : false),
+    handleProtocols: (protocols) => mqttAmong(protocols) ?? false,
     maxFragments: MAX_FRAGMENTS,
     maxPayload: PACKETS_PER_MESSAGE * limits.maxMessageBytes,
   });
@@ -74,7 +74,12 @@ export function webSocketDoor({
 function isWanted({ headers, url = "" }: IncomingMessage): boolean {
   const [path = ""] = url.split("?");
   const protocols = (headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
-  return path.replaceAll(/%24/g, "$") === PATH && protocols.includes(PROTOCOL);
+  return path.replaceAll(/%24/g, "$") === PATH && mqttAmong(protocols) !== undefined;
+}
+
+/** As the client spells it, since that is what it looks for in the answer: C's SDK writes `MQTT`. */
+function mqttAmong(protocols: Iterable<string>): string | undefined {
+  return [...protocols].find((name) => name.toLowerCase() === PROTOCOL);
 }
 
 function streamOf(webSocket: WebSocket): Duplex {

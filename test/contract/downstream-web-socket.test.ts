@@ -79,6 +79,13 @@ describe("over WebSocket", () => {
     },
   );
 
+  test("the subprotocol is answered as it is asked for: C's SDK spells it in capitals", async () => {
+    await using rig = await start();
+    const socket = await dial(rig, PATH, "MQTT");
+    expect(socket.protocol).toBe("MQTT");
+    expect((await (await leafOver(socket)).connect("leaf-1")).code).toBe(0);
+  });
+
   test("address and client certificate reach the authenticator", async () => {
     const seen: unknown[] = [];
     const authenticator: LeafAuthenticator = {
