@@ -2,6 +2,7 @@
  * The sockets that leaves dial: TLS, and plain TCP where it is asked for. Invariants: a client certificate is asked for and never
  * required (SAS leaves have none), who it belongs to is decided later; a renewed server certificate drops nobody.
  */
+import { constants } from "node:crypto";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import {
@@ -163,20 +164,25 @@ function chainOf(peer: ChainLink | null): readonly Buffer[] {
   return chain;
 }
 
-// Python's SDK speaks TLS 1.2 only [iothub-mqtt.md 1.1].
-const MIN_VERSION = { minVersion: "TLSv1.2" } as const;
+const CONTEXT = {
+  // Python's SDK speaks TLS 1.2 only [iothub-mqtt.md 1.1].
+  minVersion: "TLSv1.2",
+  // A resumed session (Java resumes) brings back the leaf's certificate without those that it sent along, and nobody could tell any more
+  // who has issued it. Without tickets there is nothing to resume.
+  secureOptions: constants.SSL_OP_NO_TICKET,
+} as const;
 
 function defaultContext([first]: readonly ServerCertificate[]) {
   if (first === undefined)
     throw new GatewayError("CONFIG_INVALID", "tlsEnabled needs a server certificate, there is none");
-  return { ...MIN_VERSION, cert: first.chain, key: first.privateKey };
+  return { ...CONTEXT, cert: first.chain, key: first.privateKey };
 }
 
 function secureContexts(certificates: readonly ServerCertificate[]): ReadonlyMap<string, SecureContext> {
   return new Map(
     certificates.map(({ serverName, chain, privateKey }) => [
       serverName.toLowerCase(),
-      createSecureContext({ ...MIN_VERSION, cert: chain, key: privateKey }),
+      createSecureContext({ ...CONTEXT, cert: chain, key: privateKey }),
     ]),
   );
 }

@@ -108,6 +108,36 @@ describe("TLS", () => {
     expect(seen).toEqual([own.der.toString("hex"), undefined]);
   });
 
+  test.each(["TLSv1.2", "TLSv1.3"] as const)(
+    "over %s the authorities that a leaf sends along are there at every connect, though its SDK would resume the session",
+    async (maxVersion) => {
+      const seen: (readonly string[])[] = [];
+      const authenticator: LeafAuthenticator = {
+        authenticate: async ({ issuers = [] }) => {
+          seen.push(issuers.map((issuer) => Buffer.from(issuer).toString("hex")));
+          return { kind: "accepted", closeAtMs: undefined };
+        },
+      };
+      await using rig = await LeafBrokerRig.start({
+        authenticator,
+        listeners: tls(new Certificates(gatewayCertificate, otherCertificate)),
+      });
+      const hall = await (await makeAuthority("Plant CA")).issueAuthority("Hall 1");
+      const { key, pem } = await hall.issue("CN=leaf-1");
+      for (const servername of ["gateway.local", "other.local"]) {
+        let session: Buffer | undefined;
+        for (let n = 0; n < 2; n += 1) {
+          const socket = await dialTls(rig, { cert: `${pem}\n${hall.pem}`, key, maxVersion, servername, session });
+          socket.on("session", (ticket) => (session = ticket));
+          expect((await new RawLeaf(socket).connect(`leaf-${seen.length}`)).code).toBe(0);
+          expect(socket.isSessionReused()).toBe(false);
+          session ??= socket.getSession();
+        }
+      }
+      expect(seen).toEqual(Array.from({ length: 4 }, () => [hall.der.toString("hex")]));
+    },
+  );
+
   test.each(["TLSv1.2", "TLSv1.3"])("%s is spoken", async (version) => {
     await using rig = await LeafBrokerRig.start({ listeners: tls(new Certificates(gatewayCertificate)) });
     const socket = await dialTls(rig, { minVersion: version, maxVersion: version });
