@@ -234,7 +234,10 @@ class Broker implements LeafBroker {
       await clock.sleep(Math.min(HOUR_MS, closeAtMs - clock.now()), connection.signal).catch(() => undefined);
     if (connection.isOver) return;
     metrics.count("leaf_tokens_expired_total");
-    log.info({ leafId: connection.leaf?.leafId }, "the leaf's token has expired, its connection is closed");
+    log.info(
+      { leafId: connection.leaf?.leafId },
+      "the leaf's token or certificate has expired, its connection is closed",
+    );
     connection.close();
   }
 

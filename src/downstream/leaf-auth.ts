@@ -21,7 +21,7 @@ export interface LeafAuthOptions {
   readonly clockIsSet: () => boolean;
 }
 
-/** edgeHub's tolerance for clocks, and the grace before a connection is closed, in one: the token is good until then. */
+/** edgeHub's tolerance for clocks, and the grace before a connection is closed, in one: a token is good until then. */
 const GRACE_MS = 300_000;
 
 export function createLeafAuthenticator(options: LeafAuthOptions): LeafAuthenticator {
@@ -89,5 +89,6 @@ function checkCertificate(
 ): Authentication {
   const rules = { thumbprints: thumbprints.get(leafId) ?? [], authorities };
   const check = checkLeafCertificate([certificate, ...issuers], leafId, rules, clock.now());
-  return check.kind === "accepted" ? { kind: "accepted", closeAtMs: undefined } : wrong(check.reason);
+  // edgeHub judges those that are connected again each five minutes, certificates as well as tokens [iothub-mqtt.md 12.5].
+  return check.kind === "accepted" ? { kind: "accepted", closeAtMs: check.untilMs + GRACE_MS } : wrong(check.reason);
 }

@@ -1,7 +1,9 @@
 /** Client certificates: whose it is and who says so. TLS has proved that the leaf holds the key, and nothing else. */
 import { X509Certificate } from "node:crypto";
 
-export type CertificateCheck = { readonly kind: "accepted" } | { readonly kind: "refused"; readonly reason: string };
+export type CertificateCheck =
+  /** `untilMs`: the end of the first certificate on the way to what is known, milliseconds since 1970. */
+  { readonly kind: "accepted"; readonly untilMs: number } | { readonly kind: "refused"; readonly reason: string };
 
 export interface CertificateRules {
   /** SHA-1 or SHA-256 in hex, colons allowed; a leaf with thumbprints needs no authority. */
@@ -11,8 +13,8 @@ export interface CertificateRules {
 }
 
 /**
- * `chain` is the leaf's certificate and what it sent along. Dates count either way. By authority the certificate is one for clients, and names the leaf's id to the letter: as the subject's only
- * common name, or as a DNS name.
+ * The chain is the leaf's certificate and what it sent along. Dates count either way. By authority the certificate is one for clients,
+ * and names the leaf's id to the letter: as the subject's only common name, or as a DNS name.
  */
 export function checkLeafCertificate(
   [der = new Uint8Array(), ...sent]: readonly Uint8Array[],
@@ -25,7 +27,7 @@ export function checkLeafCertificate(
   if (!isInTime(certificate, nowMs)) return refused("the client certificate is expired, or not valid yet");
   const known = new Set(thumbprints.map(plainHex));
   if (known.has(plainHex(certificate.fingerprint)) || known.has(plainHex(certificate.fingerprint256)))
-    return { kind: "accepted" };
+    return accepted([certificate]);
   if (thumbprints.length > 0) return refused("the client certificate has none of the leaf's thumbprints");
   const between = sent.map(parseCertificate).filter((one) => one !== undefined);
   const path = pathToAuthority(certificate, between.filter(mayStandBetween), authorities);
@@ -35,7 +37,11 @@ export function checkLeafCertificate(
   // The Edge CA signs server certificates for every module on the box, in whatever name it asks for.
   if (!isForClients(certificate)) return refused("the client certificate is not one for clients");
   if (!isNamed(certificate, leafId)) return refused("the client certificate names another leaf than this one");
-  return { kind: "accepted" };
+  return accepted([certificate, ...path]);
+}
+
+function accepted(path: readonly X509Certificate[]): CertificateCheck {
+  return { kind: "accepted", untilMs: Math.min(...path.map(({ validTo }) => Date.parse(validTo))) };
 }
 
 /** Who has issued the certificate, up to a known authority; undefined when that is nobody known. */

@@ -77,7 +77,7 @@ export interface Credentials {
 }
 
 export type Authentication =
-  /** The connection is closed when the token's life (with its grace) is over. */
+  /** The connection is closed when the life of its token or certificate (with its grace) is over. */
   | { readonly kind: "accepted"; readonly closeAtMs: number | undefined }
   | { readonly kind: "refused"; readonly code: 3 | 5; readonly reason: string };
 

@@ -23,7 +23,10 @@ export const METRICS = {
     type: "counter",
     help: "CONNACKs held back because two programs fight over an id or one sends too much",
   },
-  leaf_tokens_expired_total: { type: "counter", help: "Connections closed at the end of their token's life" },
+  leaf_tokens_expired_total: {
+    type: "counter",
+    help: "Connections closed at the end of their token's or certificate's life",
+  },
   model_violations_total: {
     type: "counter",
     help: "Where leaves and their models disagree",

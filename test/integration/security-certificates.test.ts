@@ -1,4 +1,5 @@
 /** G5: leaves over TLS from end to end: unmodified SDKs with X.509, and server certificates that look after themselves. */
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +8,7 @@ import azureIotDevice from "azure-iot-device";
 import azureIotDeviceMqtt from "azure-iot-device-mqtt";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type GatewayRig, startRig, WITHIN } from "../support/gateway-rig.ts";
+import { RawLeaf } from "../support/leaf-client.ts";
 import { type Authority, type Issued, makeAuthority, selfSigned } from "../support/test-certificates.ts";
 import { TravelClock } from "../support/travel-clock.ts";
 
@@ -99,6 +101,34 @@ describe("an SDK leaf with X.509", () => {
     const refused = rig.openLeaf(x509Client(rig, "wanted"), { cert: pem, key });
     await expect(refused).rejects.toMatchObject({ name: "UnauthorizedError" });
   });
+});
+
+test("a connection ends 300 s after its certificate, not before, and a renewed one lets the leaf in again", async () => {
+  const clock = new TravelClock();
+  const authority = await makeAuthority("Plant CA", { untilMs: clock.now() + 48 * 60 * MINUTE_MS });
+  await using rig = await startRig({
+    clock,
+    config: { authMode: "enforce", leafCaFile: file("ending-ca.pem", authority.pem) },
+  });
+  const leafWith = async (untilMs: number): Promise<RawLeaf> => {
+    const { key, pem } = await authority.issue("CN=ending", { untilMs });
+    const socket = connectTls({ host: "localhost", port: rig.tlsPort, ca: rig.caPem, cert: pem, key });
+    await once(socket, "secureConnect");
+    return new RawLeaf(socket);
+  };
+  const endsMs = clock.now() + 60 * MINUTE_MS;
+  const leaf = await leafWith(endsMs);
+  expect((await leaf.connect("ending")).code).toBe(0);
+  clock.travel(64 * MINUTE_MS);
+  await leaf.ping();
+  expect(leaf.isClosed).toBe(false);
+  clock.travel(MINUTE_MS + 1_000);
+  await leaf.closed;
+  expect(await rig.metric("leaf_tokens_expired_total")).toBe(1);
+  expect((await (await leafWith(endsMs)).connect("ending")).code).toBe(5);
+  const renewed = await leafWith(clock.now() + 60 * MINUTE_MS);
+  expect((await renewed.connect("ending")).code).toBe(0);
+  renewed.cut();
 });
 
 /** What the listener shows to whoever asks for that name. */

@@ -218,7 +218,7 @@ describe("certificates", () => {
   const DAY_MS = 24 * 3_600_000;
   const fromMs = clock.now() - DAY_MS;
   const untilMs = clock.now() + DAY_MS;
-  const accepted = { kind: "accepted", closeAtMs: undefined };
+  const accepted = { kind: "accepted", closeAtMs: untilMs + GRACE_MS };
 
   beforeAll(async () => {
     authority = await makeAuthority("Plant CA", { fromMs, untilMs });
@@ -323,6 +323,20 @@ describe("certificates", () => {
     const old = await makeAuthority("Old CA", { fromMs, untilMs: clock.now() - 1_000 });
     const { der } = await old.issue("CN=leaf-1", { fromMs, untilMs });
     expect(code(await attempt({ certificate: der }, byAuthority(old)))).toBe(5);
+  });
+
+  test("the connection ends with the first certificate that ends, the leaf's or one above it", async () => {
+    const soonMs = clock.now() + 3_600_000;
+    const ends = { kind: "accepted", closeAtMs: soonMs + GRACE_MS };
+    const short = await authority.issue("CN=leaf-1", { fromMs, untilMs: soonMs });
+    expect(await attempt({ certificate: short.der }, byAuthority(authority))).toEqual(ends);
+    expect(
+      await attempt({ certificate: short.der }, byThumbprint(new X509Certificate(short.pem).fingerprint256)),
+    ).toEqual(ends);
+    const hall = await authority.issueAuthority("Hall 1", { fromMs, untilMs: soonMs });
+    const below = await hall.issue("CN=leaf-1", { fromMs, untilMs });
+    expect(await attempt({ certificate: below.der, issuers: [hall.der] }, byAuthority(authority))).toEqual(ends);
+    expect(await attempt({ certificate: below.der }, byAuthority(hall))).toEqual(ends);
   });
 
   test("what a certificate has signed that is no authority's is worth nothing", async () => {
