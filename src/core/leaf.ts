@@ -53,6 +53,30 @@ export interface LeafRecord extends LeafNaming {
   readonly removed: boolean;
 }
 
+/** What is known of a leaf at its very first connect. */
+export type FirstSight = Pick<LeafRecord, "leafId" | "component" | "modelId" | "dialect"> & { readonly nowMs: number };
+
+/** The record of a leaf that was never seen. */
+export function newRecord({ nowMs, ...known }: FirstSight): LeafRecord {
+  return {
+    ...known,
+    components: {},
+    firstSeenMs: nowMs,
+    lastSeenMs: nowMs,
+    subscriptions: [],
+    desired: {},
+    desiredVersion: 0,
+    reported: {},
+    reportedVersion: 0,
+    accepted: {},
+    confirmedVersion: 0,
+    tracks: {},
+    quarantined: {},
+    missed: undefined,
+    removed: false,
+  };
+}
+
 /** The reported section's `$version` as the leaf sees it: a section starts at 1 and each change adds one [iothub-mqtt.md 6.5]. */
 export function shownReportedVersion({ reportedVersion }: LeafRecord): number {
   return reportedVersion + 1;

@@ -4,7 +4,7 @@
  * follow with the next commit: losing it costs a repeated message, never a change). No two leaves share a component.
  */
 import { componentOf, type NamingRules, splitComponentName } from "../core/component-name.ts";
-import type { LeafRecord, MissedDesired } from "../core/leaf.ts";
+import { type LeafRecord, type MissedDesired, newRecord } from "../core/leaf.ts";
 import type { Channel, ComponentName, LeafId } from "../core/message.ts";
 import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
 import { Lane } from "./lane.ts";
@@ -82,26 +82,8 @@ export class Leaves {
   create(connect: LeafConnect, nowMs: number): Leaf | undefined {
     const component = this.nameFor(connect.leafId);
     if (this.#byComponent.has(component)) return undefined;
-    return this.#add({
-      leafId: connect.leafId,
-      component,
-      components: {},
-      modelId: connect.modelId,
-      dialect: connect.dialect,
-      firstSeenMs: nowMs,
-      lastSeenMs: nowMs,
-      subscriptions: [],
-      desired: {},
-      desiredVersion: 0,
-      reported: {},
-      reportedVersion: 0,
-      accepted: {},
-      confirmedVersion: 0,
-      tracks: {},
-      quarantined: {},
-      missed: undefined,
-      removed: false,
-    });
+    const { dialect, leafId, modelId } = connect;
+    return this.#add(newRecord({ leafId, component, modelId, dialect, nowMs }));
   }
 
   /** Forgets a leaf whose first record could not be written. */

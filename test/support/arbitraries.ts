@@ -1,6 +1,6 @@
 /** Random twins, patches and ids for property tests. Keys that trip careless code (`__proto__` and its kin) come often. */
 import fc from "fast-check";
-import type { LeafRecord } from "../../src/core/leaf.ts";
+import { type LeafRecord, newRecord } from "../../src/core/leaf.ts";
 import type { ComponentName, Json, JsonObject, LeafId } from "../../src/core/message.ts";
 import { parseLeafId } from "../../src/core/message.ts";
 
@@ -106,25 +106,10 @@ export const leafReported: fc.Arbitrary<JsonObject> = sections(fc.oneof(plainVal
 
 /** A leaf's record as after its very first connect, but for `some`. */
 export function recordOf(some: Partial<LeafRecord> = {}): LeafRecord {
+  const component = "leaf1" as ComponentName;
   return {
-    leafId: leafIdOf("leaf1"),
-    component: "leaf1" as ComponentName,
+    ...newRecord({ leafId: leafIdOf("leaf1"), component, modelId: undefined, dialect: "iothub", nowMs: 0 }),
     components: Object.fromEntries(COMPONENTS.map((name) => [name, `leaf1__${name}` as ComponentName])),
-    modelId: undefined,
-    dialect: "iothub",
-    firstSeenMs: 0,
-    lastSeenMs: 0,
-    subscriptions: [],
-    desired: {},
-    desiredVersion: 0,
-    reported: {},
-    reportedVersion: 0,
-    accepted: {},
-    confirmedVersion: 0,
-    tracks: {},
-    quarantined: {},
-    missed: undefined,
-    removed: false,
     ...some,
   };
 }
