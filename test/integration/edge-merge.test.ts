@@ -9,7 +9,7 @@ import { RelayWorld } from "../support/relay-world.ts";
 const NEVER_SECS = 100_000_000;
 const INTERVAL_SECS = 900;
 
-async function connectedWorld(twinReadIntervalSecs = NEVER_SECS): Promise<RelayWorld> {
+async function edgeWorld(twinReadIntervalSecs = NEVER_SECS): Promise<RelayWorld> {
   const world = new RelayWorld({ edge: true, settings: { twinReadIntervalSecs } });
   await world.start();
   world.wan.tell("online");
@@ -31,7 +31,7 @@ async function leafDetails(world: RelayWorld, leafId: string): Promise<JsonObjec
 
 describe("G2 reported, behind edgeHub", () => {
   test("a null that edgeHub loses under the next object is found, even while the leaf reports something else all the time", async () => {
-    await using world = await connectedWorld();
+    await using world = await edgeWorld();
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     await leaf.report({ a: { old: 1 } });
@@ -52,7 +52,7 @@ describe("G2 reported, behind edgeHub", () => {
   });
 
   test("what edgeHub lost with its store in an outage goes up again right after the end", async () => {
-    await using world = await connectedWorld();
+    await using world = await edgeWorld();
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     world.hub.wan("cut");
@@ -67,7 +67,7 @@ describe("G2 reported, behind edgeHub", () => {
   });
 
   test("a push whose answer was lost just before a comparison is compared once more", async () => {
-    await using world = await connectedWorld();
+    await using world = await edgeWorld();
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     await leaf.report({ other: 1 });
@@ -87,7 +87,7 @@ describe("G2 reported, behind edgeHub", () => {
   });
 
   test("after many reads from edgeHub's store the end of an outage is still read until the cloud answers", async () => {
-    await using world = await connectedWorld();
+    await using world = await edgeWorld();
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     await leaf.read();
@@ -112,7 +112,7 @@ describe("G2 reported, behind edgeHub", () => {
   test.each([1, 2, 7])(
     "a property that the cloud refuses without a word stands alone in the end, and %i others go on",
     async (others) => {
-      await using world = await connectedWorld(INTERVAL_SECS);
+      await using world = await edgeWorld(INTERVAL_SECS);
       if (world.edge === undefined) throw new Error("the world has no edgeHub");
       world.edge.refuses = (patch) => JSON.stringify(patch).includes("poison");
       const leaf = world.leaves.leaf("leaf1");
@@ -141,7 +141,7 @@ describe("G2 reported, behind edgeHub", () => {
   );
 
   test("a hub that takes no changes at all for a while costs nothing in the end", async () => {
-    await using world = await connectedWorld(INTERVAL_SECS);
+    await using world = await edgeWorld(INTERVAL_SECS);
     if (world.edge === undefined) throw new Error("the world has no edgeHub");
     world.edge.refuses = () => true;
     const leaf = world.leaves.leaf("leaf1");
@@ -155,7 +155,7 @@ describe("G2 reported, behind edgeHub", () => {
   });
 
   test("what was held back before a restart is tried again after it", async () => {
-    const world = await connectedWorld(INTERVAL_SECS);
+    const world = await edgeWorld(INTERVAL_SECS);
     if (world.edge === undefined) throw new Error("the world has no edgeHub");
     world.edge.refuses = (patch) => JSON.stringify(patch).includes("poison");
     const leaf = world.leaves.leaf("leaf1");

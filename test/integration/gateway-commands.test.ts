@@ -1,15 +1,7 @@
 /** What a back end can ask the gateway itself: messages set aside, acknowledgements that are due, cloud-to-device messages, removal. */
 import { describe, expect, test } from "vitest";
 import type { Json, JsonObject } from "../../src/core/message.ts";
-import { RelayWorld } from "../support/relay-world.ts";
-
-async function connectedWorld(): Promise<RelayWorld> {
-  const world = new RelayWorld();
-  await world.start();
-  world.hub.link("up");
-  await world.pass(30_000);
-  return world;
-}
+import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 async function run(world: RelayWorld, command: string, payload: Json, status = 200): Promise<JsonObject> {
   const answer = await world.hub.command(`gateway*${command}`, payload);

@@ -1,18 +1,10 @@
 /** What a leaf's session owes it: desired changes until it has heard them, an answer to each GET, versions that count its changes. */
 import { describe, expect, test } from "vitest";
 import { RecordingLog } from "../support/recording-log.ts";
-import { RelayWorld } from "../support/relay-world.ts";
+import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 const DESIRED = "$iothub/twin/PATCH/properties/desired/#";
 const ANSWERS = "$iothub/twin/res/#";
-
-async function connectedWorld(): Promise<RelayWorld> {
-  const world = new RelayWorld();
-  await world.start();
-  world.hub.link("up");
-  await world.pass(100);
-  return world;
-}
 
 describe("G3 a desired change that was written to a dead connection comes again", () => {
   test("after telemetry that had arrived before it was written", async () => {

@@ -3,14 +3,10 @@ import { describe, expect, test } from "vitest";
 import { entryBytes } from "../../src/core/outbox.ts";
 import type { RelaySettings } from "../../src/flow/relay.ts";
 import { RecordingMetrics } from "../support/recording-metrics.ts";
-import { RelayWorld } from "../support/relay-world.ts";
+import { connectedWorld, type RelayWorld } from "../support/relay-world.ts";
 
-async function connectedWorld(settings: Partial<RelaySettings> = {}, metrics = new RecordingMetrics()) {
-  const world = new RelayWorld({ edge: true, metrics, settings: { durability: "power-safe", ...settings } });
-  await world.start();
-  world.hub.link("up");
-  // Past the reads that a new link begins with.
-  await world.pass(30_000);
+async function powerSafeWorld(settings: Partial<RelaySettings> = {}, metrics = new RecordingMetrics()) {
+  const world = await connectedWorld({ edge: true, metrics, settings: { durability: "power-safe", ...settings } });
   const leaf = world.leaves.leaf("leaf1");
   await leaf.connect({ subscribe: false });
   return { world, leaf };
@@ -47,7 +43,7 @@ describe("G1 power-safe", () => {
     ["told before the link is back", false],
     ["found out when the link is back", true],
   ])("an edgeHub that lost its store gets all of it again, in front of what is newer (%s)", async (_, toldAfter) => {
-    const { world } = await connectedWorld();
+    const { world } = await powerSafeWorld();
     world.hub.wan("cut");
     // More than memory holds, so that the line has a gap on disk while it is put back.
     await send(world, 0, 120);
@@ -68,7 +64,7 @@ describe("G1 power-safe", () => {
   });
 
   test("after another boot of the machine what edgeHub had not sent goes up again with the same message ids", async () => {
-    const { world } = await connectedWorld();
+    const { world } = await powerSafeWorld();
     await send(world, 0, 30);
     world.kill();
     world.bootId = "boot-2";
@@ -81,7 +77,7 @@ describe("G1 power-safe", () => {
   });
 
   test("a resend that the disk is in the way of is tried again", async () => {
-    const { world } = await connectedWorld();
+    const { world } = await powerSafeWorld();
     world.hub.wan("cut");
     await send(world, 0, 10);
     await world.pass(5_000);
@@ -98,7 +94,7 @@ describe("G1 power-safe", () => {
   });
 
   test("what edgeHub took is kept while its backlog is not seen empty, and goes when it is", async () => {
-    const { world } = await connectedWorld();
+    const { world } = await powerSafeWorld();
     world.hub.wan("cut");
     await send(world, 0, 10);
     for (let n = 0; n < 30; n += 1) {
@@ -115,7 +111,7 @@ describe("G1 power-safe", () => {
 
   test("what is retained never outgrows the quota, and what goes early is counted", async () => {
     const metrics = new RecordingMetrics();
-    const { world } = await connectedWorld({ maxBytes: 20_000 }, metrics);
+    const { world } = await powerSafeWorld({ maxBytes: 20_000 }, metrics);
     world.hub.wan("cut");
     for (let n = 0; n < 40; n += 1) await send(world, n * 10, n * 10 + 10);
     await world.pass(20_000);

@@ -1,15 +1,6 @@
 /** When the module twin is read, and what a read may and may not do [design section 6]. */
 import { describe, expect, test } from "vitest";
-import type { RelaySettings } from "../../src/flow/relay.ts";
-import { RelayWorld } from "../support/relay-world.ts";
-
-async function connectedWorld(settings: Partial<RelaySettings> = {}): Promise<RelayWorld> {
-  const world = new RelayWorld({ settings });
-  await world.start();
-  world.hub.link("up");
-  await world.pass(30_000);
-  return world;
-}
+import { connectedWorld, type RelayWorld } from "../support/relay-world.ts";
 
 /** Something asks for a read. */
 function wantRead(world: RelayWorld): void {
@@ -116,7 +107,7 @@ describe("G1 telemetry", () => {
   });
 
   test("is not sent during a read, also when edgeHub turns out to be another one meanwhile", async () => {
-    await using world = await connectedWorld({ durability: "power-safe" });
+    await using world = await connectedWorld({ settings: { durability: "power-safe" } });
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     world.wan.handler?.edgeHubInstance("first");

@@ -7,7 +7,7 @@ import { refusalOf } from "../../src/devhub/edge-hub-validator.ts";
 import { moduleView } from "../../src/translate/pnp.ts";
 import { anyJson, keys, objects } from "../support/arbitraries.ts";
 import { RecordingLog } from "../support/recording-log.ts";
-import { RelayWorld } from "../support/relay-world.ts";
+import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 function withoutEmpty(section: JsonObject): JsonObject {
   const entries = Object.entries(section).map(([key, value]) =>
@@ -20,14 +20,6 @@ function withoutEmpty(section: JsonObject): JsonObject {
 
 function without(section: JsonObject, key: string): JsonObject {
   return Object.fromEntries(Object.entries(section).filter(([name]) => name !== key));
-}
-
-async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
-  const world = new RelayWorld({ log });
-  await world.start();
-  world.hub.link("up");
-  await world.pass(30_000);
-  return world;
 }
 
 describe("G2 reported: what edgeHub has not sent yet", () => {
@@ -81,7 +73,7 @@ describe("G2 reported: what edgeHub has not sent yet", () => {
 
   test("a value that the cloud shows late, in outage after outage, is never given up", async () => {
     const log = new RecordingLog();
-    await using world = await connectedWorld(log);
+    await using world = await connectedWorld({ log });
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     for (let outage = 1; outage <= 8; outage += 1) {
@@ -100,7 +92,7 @@ describe("G2 reported: what edgeHub has not sent yet", () => {
 
   test("a value that never stays is given up after a few sends, said once, and tried again when it changes", async () => {
     const log = new RecordingLog();
-    await using world = await connectedWorld(log);
+    await using world = await connectedWorld({ log });
     const leaf = world.leaves.leaf("leaf1");
     world.hub.keeps = (reported) => ({ ...reported, leaf1: { __t: "c", x: "another" } });
     await leaf.connect({ subscribe: true });
@@ -120,7 +112,7 @@ describe("G2 reported: what edgeHub has not sent yet", () => {
 
   test("an empty object that the cloud drops is sent once and is no fault", async () => {
     const log = new RecordingLog();
-    await using world = await connectedWorld(log);
+    await using world = await connectedWorld({ log });
     world.hub.keeps = withoutEmpty;
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
@@ -180,7 +172,7 @@ describe("G2 reported: the module twin's 32 KB", () => {
 
   test("is not left by what counts as nothing: control characters cannot fill disk, memory or a patch", async () => {
     const log = new RecordingLog();
-    await using world = await connectedWorld(log);
+    await using world = await connectedWorld({ log });
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     const statuses: (number | undefined)[] = [];
@@ -246,7 +238,7 @@ describe("G2 reported: a patch answered 204", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(patch, { minLength: 1, maxLength: 4 }), async (patches) => {
         const log = new RecordingLog();
-        await using world = await connectedWorld(log);
+        await using world = await connectedWorld({ log });
         world.hub.twinRefuses = (sent) => refusalOf(sent) ?? faultOf("reported", sent)?.message;
         const leaf = world.leaves.leaf("leaf1");
         await leaf.connect({ subscribe: true });

@@ -3,20 +3,12 @@ import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../src/core/message.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { RecordingMetrics } from "../support/recording-metrics.ts";
-import { RelayWorld } from "../support/relay-world.ts";
-
-async function connectedWorld(log = new RecordingLog()): Promise<RelayWorld> {
-  const world = new RelayWorld({ log, settings: { maxLeaves: 200 } });
-  await world.start();
-  world.hub.link("up");
-  await world.pass(30_000);
-  return world;
-}
+import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 describe("G1 telemetry", () => {
   test("a message that edgeHub closes the connection for is set aside, and all others arrive in order", async () => {
     const log = new RecordingLog();
-    await using world = await connectedWorld(log);
+    await using world = await connectedWorld({ log });
     const [first, second] = [world.leaves.leaf("leaf1"), world.leaves.leaf("leaf2")];
     for (const leaf of [first, second]) await leaf.connect({ subscribe: false });
     const body = (message: { payload: Uint8Array }) => new TextDecoder().decode(message.payload);
@@ -47,7 +39,7 @@ describe("G1 telemetry", () => {
 
 describe("G3 desired", () => {
   test("one patch for a hundred leaves, one never seen and what is no component reaches each with its own part", async () => {
-    await using world = await connectedWorld();
+    await using world = await connectedWorld({ settings: { maxLeaves: 200 } });
     const leaves = Array.from({ length: 100 }, (_, n) => world.leaves.leaf(`leaf${n}`));
     for (const leaf of leaves) {
       await leaf.connect({ subscribe: true });

@@ -1,13 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { RelayWorld } from "../support/relay-world.ts";
-
-async function connectedWorld(settings = {}): Promise<RelayWorld> {
-  const world = new RelayWorld({ settings });
-  await world.start();
-  world.hub.link("up");
-  await world.pass(100);
-  return world;
-}
+import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 describe("G1 telemetry", () => {
   test("a message that the hub takes promptly is acknowledged without a write", async () => {

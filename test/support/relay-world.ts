@@ -138,3 +138,12 @@ export class RelayWorld implements AsyncDisposable {
     await done;
   }
 }
+
+/** One that has a link, past the reads of the module twin that a new link begins with. */
+export async function connectedWorld(options: WorldOptions = {}): Promise<RelayWorld> {
+  const world = new RelayWorld(options);
+  await world.start();
+  world.hub.link("up");
+  await world.pass(30_000);
+  return world;
+}

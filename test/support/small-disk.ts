@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { run } from "./run.ts";
 
 export class SmallDisk implements Disposable {
   readonly path: string;
@@ -79,15 +80,6 @@ export class SmallDisk implements Disposable {
   get #trigger(): string {
     const device = execFileSync("findmnt", ["-n", "-o", "SOURCE", this.path], { encoding: "utf8" }).trim();
     return join("/sys/fs/ext4", basename(device), "trigger_fs_error");
-  }
-}
-
-function run(command: string, args: readonly string[]): boolean {
-  try {
-    execFileSync(command, args, { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
   }
 }
 

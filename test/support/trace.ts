@@ -1,7 +1,7 @@
 /** The system calls of a process as strace wrote them down, in order: what was read and written where, and when the disk had it. */
-import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import mqttPacket, { type Packet } from "mqtt-packet";
+import { run } from "./run.ts";
 
 /** To be put in front of a command; the command's process is the one that is started. Long enough a string for a whole group. */
 export function tracer(file: string): readonly string[] {
@@ -17,15 +17,6 @@ export function canTrace(): boolean {
   run("apt-get", ["update"]);
   run("apt-get", ["install", "-y", "--no-install-recommends", "strace"]);
   return works();
-}
-
-function run(command: string, args: readonly string[]): boolean {
-  try {
-    execFileSync(command, args, { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 export interface Call {
