@@ -19,7 +19,7 @@ export interface LeafNaming {
  * `touched` lets it acknowledge a change 1 -> 2 -> 1.
  */
 export interface MissedDesired {
-  /** All keys that any desired section held which the leaf may have seen. */
+  /** All keys that any desired section held which was told to the leaf, or which it had seen before. */
   readonly from: JsonObject;
   /** All patches since, merged. */
   readonly touched: JsonObject;

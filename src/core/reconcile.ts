@@ -4,7 +4,16 @@
  * acknowledgements of a life that is over); only the hub changes `desired`.
  */
 import type { LeafRecord } from "./leaf.ts";
-import { applyPatch, deepEqual, diff, isEmpty, isJsonObject, mergePatches, ownValue } from "./merge-patch.ts";
+import {
+  applyPatch,
+  deepEqual,
+  diff,
+  isEmpty,
+  isJsonObject,
+  jsonBytes,
+  mergePatches,
+  ownValue,
+} from "./merge-patch.ts";
 import type { Json, JsonObject } from "./message.ts";
 import { formatModulePath, withPaths } from "./module-path.ts";
 import { resetAcknowledgements, trackDesired } from "./property-ack.ts";
@@ -204,14 +213,42 @@ export function withLostSession(record: LeafRecord, filters: readonly string[]):
   return { ...record, subscriptions: [...kept, ...filters.map((filter) => ({ filter, qos: 0 as const }))] };
 }
 
+/** JSON of the patches that are noted for one leaf: twice what a desired section may have. */
+const MAX_NOTED_BYTES = 65_536;
+
 /** The record with a change noted that the leaf may not have seen; goes into the same commit as the change itself. */
-export function withMissed(before: LeafRecord, after: LeafRecord, notice: DesiredNotice | undefined): LeafRecord {
+export function withMissed(
+  before: LeafRecord,
+  after: LeafRecord,
+  notice: DesiredNotice | undefined,
+  maxBytes = MAX_NOTED_BYTES,
+): LeafRecord {
   if (notice === undefined) return after;
   const { from, touched } = before.missed ?? { from: before.desired, touched: {} };
-  return {
-    ...after,
-    missed: { from: unionOfKeys(from, after.desired), touched: mergePatches(touched, notice.patch) },
-  };
+  const noted = mergePatches(touched, notice.patch);
+  return { ...after, missed: { from, touched: jsonBytes(noted) > maxBytes ? withoutUnseen(noted, from) : noted } };
+}
+
+/**
+ * The record of a leaf that is being told what is desired of it: from now on it may have each of those keys. The same record when
+ * nothing is noted as missed, or nothing is new.
+ */
+export function withShown(record: LeafRecord): LeafRecord {
+  if (record.missed === undefined) return record;
+  const { from, touched } = record.missed;
+  const shown = unionOfKeys(from, record.desired);
+  return deepEqual(shown, from) ? record : { ...record, missed: { from: shown, touched } };
+}
+
+/** Without the removals of what the leaf never had: a back end that writes and removes ever new names for it would fill its record. */
+function withoutUnseen(patch: JsonObject, from: JsonObject): JsonObject {
+  const left: [string, Json][] = [];
+  for (const [key, value] of Object.entries(patch)) {
+    const seen = ownValue(from, key);
+    if (isJsonObject(value)) left.push([key, withoutUnseen(value, isJsonObject(seen) ? seen : {})]);
+    else if (value !== null || seen !== undefined) left.push([key, value]);
+  }
+  return Object.fromEntries(left);
 }
 
 /** One patch that brings a leaf from whatever it has seen to what is desired, and names all that was written meanwhile. */

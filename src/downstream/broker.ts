@@ -195,6 +195,11 @@ class Broker implements LeafBroker {
       // With the hollow persistence this is the PUBACK itself.
       this.#connectionOf(client)?.deliveries.acknowledged(packet.messageId);
     });
+    aedes.on("ping", (_packet, client) => {
+      const connection = this.#connectionOf(client);
+      if (connection?.leaf === undefined || connection.isOver) return;
+      this.#track(handler.pinged(connection.leaf.leafId));
+    });
     aedes.on("unsubscribe", (filters, client) => {
       const connection = this.#connectionOf(client);
       // aedes says so for all of them when a connection ends, too: then it is no wish of the leaf's.

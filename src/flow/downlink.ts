@@ -7,7 +7,7 @@ import { type LeafRecord, type MissedDesired, shownReportedVersion } from "../co
 import { isEmpty } from "../core/merge-patch.ts";
 import type { LeafNotice } from "../core/message.ts";
 import { trackDelivered } from "../core/property-ack.ts";
-import { catchUpPatch, type DesiredNotice } from "../core/reconcile.ts";
+import { catchUpPatch, type DesiredNotice, withShown } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Downstream, Log, Metrics } from "./ports.ts";
@@ -52,7 +52,7 @@ export class Downlink {
     const { leaves, metrics } = this.#options;
     if (leaf.record.removed || !leaves.isReady(leaf, "desired")) return;
     metrics.count("desired_notices_total");
-    this.#deliver(leaf, { kind: "desired", ...notice }, notice.version, leaf.record.missed);
+    this.#deliver(leaf, { kind: "desired", ...notice }, notice.version);
   }
 
   /**
@@ -65,7 +65,7 @@ export class Downlink {
     if (!isEmpty(patch)) this.notify(leaf, { patch, version: leaf.record.desiredVersion });
   }
 
-  /** Anything that arrives from the leaf after a notice was written shows that its connection took it; `heard` is that notice. */
+  /** Anything that arrives from the leaf, a ping too, after a notice was written shows that its connection took it; `heard` is that notice. */
   heardFrom(leaf: Leaf, heard: MissedDesired | undefined): void {
     if (heard === undefined) return;
     // What was noted after that notice (perhaps in another life of the twin, with a lower version) is still to be told.
@@ -75,18 +75,21 @@ export class Downlink {
 
   /** The whole twin from the cache; once the leaf is heard from again, it has seen everything. */
   answerGet(leaf: Leaf, rid: string): void {
-    const { desired, desiredVersion, missed, reported } = leaf.record;
+    const { desired, desiredVersion, reported } = leaf.record;
     // Every section of a hub's answer carries a version, from 1.
     const versions = {
       desiredVersion: Math.max(desiredVersion, 1),
       reportedVersion: shownReportedVersion(leaf.record),
     };
-    this.#deliver(leaf, { kind: "twin", rid, desired, reported, ...versions }, desiredVersion, missed);
+    this.#deliver(leaf, { kind: "twin", rid, desired, reported, ...versions }, desiredVersion);
   }
 
   /** A notice that tells the leaf of its desired properties; written is not heard, so what it says stays noted for now. */
-  #deliver(leaf: Leaf, notice: LeafNotice, version: number, missed: MissedDesired | undefined): void {
+  #deliver(leaf: Leaf, notice: LeafNotice, version: number): void {
     const { clock, log } = this.#options;
+    // Before it is written: a connection that breaks meanwhile may have brought it all the same.
+    leaf.record = withShown(leaf.record);
+    const { missed } = leaf.record;
     this.tell(leaf, notice).then(
       (result) => {
         if (result === "offline") return;

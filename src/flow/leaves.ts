@@ -7,6 +7,7 @@ import { componentOf, type NamingRules, splitComponentName } from "../core/compo
 import { type LeafRecord, type MissedDesired, newRecord } from "../core/leaf.ts";
 import type { Channel, ComponentName, LeafId } from "../core/message.ts";
 import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
+import { withShown } from "../core/reconcile.ts";
 import { Lane } from "./lane.ts";
 import type { LeafConnect, Store, Write } from "./ports.ts";
 
@@ -50,7 +51,8 @@ export class Leaves {
   }
 
   async load(): Promise<void> {
-    for await (const record of this.#store.leaves()) this.#add(record);
+    // What was told to a leaf last is perhaps not among what the disk has noted as told: a killed gateway could not write it down.
+    for await (const record of this.#store.leaves()) this.#add(withShown(record));
   }
 
   get(id: LeafId): Leaf | undefined {

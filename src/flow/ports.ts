@@ -59,6 +59,8 @@ export interface LeafHandler {
    * needs no keeping; only then, and in arrival order, the broker sends PUBACK.
    */
   received(leaf: LeafId, frame: Frame): Promise<Received>;
+  /** The leaf has pinged, which shows as well as a frame does that it is there; in order with `received`. */
+  pinged(leaf: LeafId): Promise<void>;
   /** The connection is gone, whoever ended it. Exactly once per `connected`. */
   disconnected(leaf: LeafId): Promise<void>;
 }

@@ -186,6 +186,12 @@ export class Uplink implements LeafHandler {
     });
   }
 
+  /** A leaf that only listens would hear at each reconnect, once an hour, what it has heard long ago. */
+  async pinged(leafId: LeafId): Promise<void> {
+    const heard = this.#options.leaves.get(leafId)?.told;
+    if (heard !== undefined) await this.#withLeaf(leafId, (leaf) => this.#options.downlink.heardFrom(leaf, heard));
+  }
+
   async #received(leaf: Leaf, frame: Frame): Promise<Received> {
     const request = this.#options.dialectOf(leaf.record).parse(leaf.id, frame);
     // Only what was written before this frame arrived can have been heard; a will comes from the broker, not from the leaf.

@@ -269,6 +269,14 @@ describe("acknowledgement", () => {
     expect(rig.handler.frames).toHaveLength(10);
   });
 
+  test("a ping is told, since it shows that the leaf is there", async () => {
+    await using rig = await LeafBrokerRig.start();
+    const leaf = RawLeaf.over(rig.broker);
+    await leaf.connect("leaf-1");
+    await leaf.ping();
+    expect(rig.handler.calls).toEqual(["admit leaf-1", "connected leaf-1", "pinged leaf-1"]);
+  });
+
   test("a frame that cannot be taken closes the connection without its PUBACK and without later ones", async () => {
     await using rig = await LeafBrokerRig.start();
     const slow = Promise.withResolvers<Received>();

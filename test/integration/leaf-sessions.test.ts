@@ -1,10 +1,18 @@
 /** What a leaf's session owes it: desired changes until it has heard them, an answer to each GET, versions that count its changes. */
 import { describe, expect, test } from "vitest";
+import { jsonBytes } from "../../src/core/merge-patch.ts";
+import type { JsonObject } from "../../src/core/message.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 const DESIRED = "$iothub/twin/PATCH/properties/desired/#";
 const ANSWERS = "$iothub/twin/res/#";
+
+/** What is noted of a leaf as missed, as it is on disk too. */
+function missedOf(world: RelayWorld, leafId: string): JsonObject {
+  const leaf = [...(world.relay?.leaves() ?? [])].find(({ id }) => id === leafId);
+  return { ...leaf?.record.missed };
+}
 
 describe("G3 a desired change that was written to a dead connection comes again", () => {
   test("after telemetry that had arrived before it was written", async () => {
@@ -60,6 +68,44 @@ describe("G3 a desired change that was written to a dead connection comes again"
     await leaf.connect({ subscribe: false });
     await world.pass(10);
     expect(leaf.versions).toHaveLength(heard);
+  });
+});
+
+test("a leaf that only listens and pings hears a change once, not again at each reconnect", async () => {
+  await using world = await connectedWorld();
+  const leaf = world.leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true });
+  world.hub.desire({ leaf1: { target: 20 } });
+  await world.pass(10);
+  await leaf.ping();
+  await leaf.disconnect();
+  const heard = leaf.versions.length;
+  await leaf.connect({ subscribe: false });
+  await world.pass(10);
+  expect(leaf.versions).toHaveLength(heard);
+});
+
+describe("a back end that writes and removes ever new names", () => {
+  test.each(["that is away", "that never listens"])("does not fill the record of a leaf %s", async (which) => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: which === "that is away" });
+    world.hub.desire({ leaf1: { kept: 1, old: 1 } });
+    await world.pass(10);
+    if (which === "that is away") await leaf.disconnect();
+    world.hub.desire({ leaf1: { old: null } });
+    for (let n = 0; n < 500; n += 1) {
+      const name = `${"x".repeat(900)}${n}`;
+      world.hub.desire({ leaf1: { [name]: n, nested: { [name]: n } } });
+      await world.pass(10);
+      world.hub.desire({ leaf1: { [name]: null, nested: { [name]: null } } });
+      await world.pass(10);
+    }
+    expect(jsonBytes(missedOf(world, "leaf1"))).toBeLessThan(100_000);
+    if (which === "that is away") await leaf.connect({ subscribe: false });
+    else await leaf.subscribe(ANSWERS, DESIRED);
+    await world.pass(10);
+    expect(leaf.desired).toEqual({ kept: 1, nested: {} });
   });
 });
 

@@ -48,6 +48,10 @@ export class FakeLeafHandler implements LeafHandler {
     return this.onReceived(received);
   }
 
+  async pinged(leaf: LeafId): Promise<void> {
+    this.calls.push(`pinged ${leaf}`);
+  }
+
   async disconnected(leaf: LeafId): Promise<void> {
     this.calls.push(`disconnected ${leaf}`);
     const left = (this.online.get(leaf) ?? 0) - 1;

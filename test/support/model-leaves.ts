@@ -123,6 +123,10 @@ export class ModelLeaf {
     await this.#world.handler?.disconnected(this.id);
   }
 
+  async ping(): Promise<void> {
+    if (this.connected) await this.#world.handler?.pinged(this.id);
+  }
+
   publish(topic: string, payload: Json | Uint8Array, qos: 0 | 1 = 1): Promise<Received> {
     const handler = this.#world.handler;
     if (handler === undefined || !this.connected) return Promise.resolve({ kind: "close", reason: "not connected" });

@@ -15,6 +15,7 @@ import {
   reconcileDesired,
   settleRead,
   withMissed,
+  withShown,
 } from "../../../src/core/reconcile.ts";
 import { sameValue } from "../../../src/core/same-value.ts";
 import { COMPONENTS, documents, leafDesired, leafReported, patches, recordOf } from "../../support/arbitraries.ts";
@@ -127,6 +128,50 @@ test("a leaf that comes back after any patches is brought to what is desired, an
       for (const patch of missed) for (const name of Object.keys(patch)) expect(Object.hasOwn(told, name)).toBe(true);
     }),
     { numRuns: 500 },
+  );
+});
+
+/** A leaf's connection, from the gateway's side: what is written to it arrives until it is dead, and nobody tells the gateway that it is. */
+type Contact =
+  | { readonly kind: "write"; readonly patch: JsonObject }
+  | { readonly kind: "connect" | "die" | "disconnect" | "heard" | "killed" };
+
+const contacts: fc.Arbitrary<Contact> = fc.oneof(
+  fc.record({ kind: fc.constant("write" as const), patch: patches }),
+  fc.record({ kind: fc.constantFrom("connect", "die", "disconnect", "heard", "killed") }),
+);
+
+test("however little may be noted, a leaf is brought to what is desired over dead connections and a killed gateway", () => {
+  fc.assert(
+    fc.property(documents, fc.array(contacts, { maxLength: 30 }), fc.constantFrom(0, 200), (first, steps, maxBytes) => {
+      let held = first;
+      let record = recordOf({ desired: first, desiredVersion: 1 });
+      let disk = record;
+      const connection = { line: "none" as "none" | "up" | "dead" };
+      const tell = (patch: JsonObject): void => {
+        if (connection.line === "none" || isEmpty(patch)) return;
+        record = withShown(record);
+        if (connection.line === "up") held = applyPatch(held, patch);
+      };
+      const connect = (): void => {
+        connection.line = "up";
+        tell(catchUpPatch(record));
+      };
+      for (const step of steps) {
+        if (step.kind === "write") {
+          const { record: next, notice } = applyDesiredPatch(record, step.patch, record.desiredVersion + 1, 1);
+          record = disk = withMissed(record, next, notice, maxBytes);
+          if (notice !== undefined) tell(notice.patch);
+        } else if (step.kind === "connect") connect();
+        else if (step.kind === "die" && connection.line === "up") connection.line = "dead";
+        else if (step.kind === "heard" && connection.line === "up") record = { ...record, missed: undefined };
+        else if (step.kind === "killed" || step.kind === "disconnect") connection.line = "none";
+        if (step.kind === "killed") record = withShown(disk);
+      }
+      connect();
+      expect(deepEqual(held, record.desired)).toBe(true);
+    }),
+    { numRuns: 5_000 },
   );
 });
 
