@@ -10,7 +10,7 @@ import { composeModel } from "../core/model-compose.ts";
 import { unacknowledged } from "../core/property-ack.ts";
 import { sameValue } from "../core/same-value.ts";
 import type { CloudToDevice } from "./cloud-to-device.ts";
-import { parseCloudToDevice, parseLeaf, text } from "./gateway-requests.ts";
+import { MAX_LIST_BYTES, parseCloudToDevice, parseLeaf, text } from "./gateway-requests.ts";
 import type { LeafLife } from "./leaf-life.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { CommandAnswer } from "./ports.ts";
@@ -29,9 +29,6 @@ export interface GatewayComponentOptions {
   readonly newMessageId: () => string;
   readonly version: string;
 }
-
-/** An answer to a command may have 128 KB [IoT Hub direct methods]. */
-const MAX_ANSWER_BYTES = 100 * 1024;
 
 type Handler = (payload: Json) => Promise<CommandAnswer> | CommandAnswer;
 
@@ -129,7 +126,7 @@ export class GatewayComponent {
     for (const leaf of leaves.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
       const shown = summary(leaf);
       bytes += jsonBytes(shown) + 1;
-      if (bytes > MAX_ANSWER_BYTES) break;
+      if (bytes > MAX_LIST_BYTES) break;
       list.push(shown);
     }
     return { status: 200, payload: list };

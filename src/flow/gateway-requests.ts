@@ -1,7 +1,10 @@
-/** The payloads of the gateway's own commands: parsed whole, or refused with what is wrong. */
+/** The payloads of the gateway's own commands: parsed whole, or refused with what is wrong; and what an answer may hold. */
 import { isJsonObject } from "../core/merge-patch.ts";
 import { type Json, type JsonObject, type LeafId, parseLeafId, type Telemetry } from "../core/message.ts";
 import { DEFAULT_TTL_SECS, MAX_TTL_SECS } from "./cloud-to-device.ts";
+
+/** Of a list in an answer: the whole answer may have 128 KB [IoT Hub direct methods]. */
+export const MAX_LIST_BYTES = 100 * 1024;
 
 export interface Problem {
   readonly problem: string;

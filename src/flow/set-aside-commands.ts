@@ -1,10 +1,10 @@
 /** The gateway's commands on messages that were set aside: look, send once more, discard. */
-import { isJsonObject, ownValue } from "../core/merge-patch.ts";
+import { isJsonObject, jsonBytes, ownValue } from "../core/merge-patch.ts";
 import { type Json, type JsonObject, parseLeafId, type SetAsideEntry } from "../core/message.ts";
+import { MAX_LIST_BYTES } from "./gateway-requests.ts";
 import type { CommandAnswer } from "./ports.ts";
 import type { Selection, SetAside } from "./set-aside.ts";
 
-/** An answer to a command may have 128 KB [IoT Hub direct methods]. */
 const MAX_LISTED = 50;
 const MAX_PREVIEW_CHARS = 1_000;
 
@@ -36,10 +36,13 @@ async function list(setAside: SetAside, payload: Json): Promise<CommandAnswer> {
   if (typeof after !== "number") return { status: 400, payload: { message: '"after" is a number of a message' } };
   const messages: JsonObject[] = [];
   let more = false;
+  let bytes = 0;
   for await (const aside of setAside.entries(after, (entry) => leafId === undefined || entry.leafId === leafId)) {
-    more = messages.length === MAX_LISTED;
+    const message = shown(aside);
+    bytes += jsonBytes(message) + 1;
+    more = messages.length === MAX_LISTED || bytes > MAX_LIST_BYTES;
     if (more) break;
-    messages.push(shown(aside));
+    messages.push(message);
   }
   return { status: 200, payload: { messages, more, total: setAside.size } };
 }

@@ -51,6 +51,23 @@ describe("messages set aside", () => {
     expect(await run(world, "getDiagnostics", null)).toMatchObject({ setAsideMessages: 2 });
   });
 
+  test("are listed in pieces that an answer to a command may hold, whatever stands in them", async () => {
+    await using world = await connectedWorld();
+    world.hub.refusesMessage = ({ properties }) => (properties["leafId"] === undefined ? undefined : "too strange");
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    for (let n = 0; n < 50; n += 1) await leaf.telemetry(`${n} ${"\u20ac".repeat(1_000)}`);
+    await world.pass(5_000);
+    const numbers: Json[] = [];
+    for (let more = true; more; ) {
+      const page = await run(world, "listSetAside", { after: numbers.at(-1) ?? 0 });
+      expect(Buffer.byteLength(JSON.stringify(page))).toBeLessThan(128 * 1024);
+      numbers.push(...(page["messages"] as JsonObject[]).map(({ number = null }) => number));
+      more = page["more"] === true;
+    }
+    expect(new Set(numbers).size).toBe(50);
+  });
+
   test("go up once more when they are retried, with the same message id, and are gone from the list", async () => {
     await using world = await worldWithPoison();
     const [first] = (await run(world, "listSetAside", null))["messages"] as JsonObject[];
