@@ -35,6 +35,50 @@ describe("G1 telemetry", () => {
     expect(log.events("error")).toEqual(["the hub refuses a message, it is set aside"]);
     expect(world.store.usage().entries).toBe(0);
   });
+
+  /** The first of two waits for edgeHub's answer, the second has been refused for the moment. */
+  async function worldWithFailure(): Promise<RelayWorld> {
+    const world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    world.hub.slow = "messages";
+    const first = leaf.telemetry(1);
+    await world.pass(1);
+    world.hub.mode = "refuse";
+    const second = leaf.telemetry(2);
+    await world.pass(1);
+    world.hub.mode = "good";
+    world.hub.slow = false;
+    // They become safe on our disk.
+    await world.pass(1_000);
+    expect(await Promise.all([first, second])).toEqual([{ kind: "done" }, { kind: "done" }]);
+    return world;
+  }
+
+  function arrivals({ hub }: RelayWorld): number[] {
+    const ofLeaf = hub.telemetry.filter(({ properties }) => properties["leafId"] !== undefined);
+    return ofLeaf.map(({ payload }) => JSON.parse(new TextDecoder().decode(payload)) as number);
+  }
+
+  test("nothing newer goes while a message that failed waits for its next try", async () => {
+    await using world = await worldWithFailure();
+    const third = world.leaves.leaf("leaf1").telemetry(3);
+    await world.pass(1_000);
+    expect(arrivals(world)).toEqual([1]);
+    world.hub.release();
+    await world.pass(10_000);
+    expect(await third).toEqual({ kind: "done" });
+    expect(arrivals(world)).toEqual([1, 2, 3]);
+  });
+
+  test("messages that fail in another order than they went in go again in their own", async () => {
+    await using world = await worldWithFailure();
+    world.hub.link("down");
+    await world.pass(10);
+    world.hub.link("up");
+    await world.pass(10_000);
+    expect(arrivals(world)).toEqual([1, 1, 2]);
+  });
 });
 
 describe("G3 desired", () => {

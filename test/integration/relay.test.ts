@@ -237,6 +237,20 @@ describe("sessions", () => {
     expect(leaf.desired).toEqual({});
     expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 404 });
   });
+
+  test("a clean session ends the one that was kept before it [MQTT-3.1.2-6]", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    for (const clean of [true, false]) {
+      await leaf.disconnect();
+      await leaf.connect({ subscribe: false, clean });
+      world.hub.desire({ leaf1: { target: clean ? 5 : 6 } });
+      await world.pass(100);
+      expect(leaf.desired).toEqual({});
+      expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 404 });
+    }
+  });
 });
 
 describe("G8 quiet recovery", () => {

@@ -65,7 +65,7 @@ export class ModelHub implements Upstream {
   /** Notifications are not sent (a short outage of the WAN). */
   deaf = false;
   /** Answers only when released (a slow hub). */
-  slow: boolean | "patches" | "reads" = false;
+  slow: boolean | "messages" | "patches" | "reads" = false;
   /** Reads are answered with an error, or (as of then) not at all. */
   readsFail = false;
   reads = 0;
