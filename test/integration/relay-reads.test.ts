@@ -36,6 +36,20 @@ describe("G4 versions", () => {
 });
 
 describe("G3 desired", () => {
+  test("nothing is read while the WAN is away, and once the moment it returns", async () => {
+    await using world = await connectedWorld();
+    const before = world.hub.reads;
+    world.wan.handler?.wan("away");
+    world.hub.link("down");
+    world.hub.link("up");
+    // More than two of the periodic reads.
+    await world.pass(3_000_000);
+    expect(world.hub.reads).toBe(before);
+    world.wan.handler?.wan("online");
+    await world.pass(100);
+    expect(world.hub.reads).toBe(before + 1);
+  });
+
   test("a read that a broken link swallowed is made again as soon as there is another link", async () => {
     await using world = await connectedWorld();
     const leaf = world.leaves.leaf("leaf1");
