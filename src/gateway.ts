@@ -12,6 +12,7 @@ import { createBroker, type LeafBroker } from "./downstream/broker.ts";
 import { continuedClock } from "./flow/continued-clock.ts";
 import type { Clock, Log, Store } from "./flow/ports.ts";
 import { Relay } from "./flow/relay.ts";
+import { leafLimits } from "./leaf-limits.ts";
 import { openLeafAuthenticator, openServerCertificates } from "./leaf-security.ts";
 import { LiveConfig, parseLastDesired } from "./live-config.ts";
 import { readModels } from "./model-files.ts";
@@ -131,7 +132,7 @@ async function compose(options: GatewayOptions, stack: Disposals): Promise<Omit<
   const broker = createBroker({
     dialects,
     authenticator,
-    limits: brokerLimits(base),
+    limits: leafLimits(base),
     listeners: {
       ...(certificates === undefined
         ? {}
@@ -226,24 +227,6 @@ function relaySettings(config: Config) {
 
 function sha256Hex(text: string): string {
   return createHash("sha256").update(text, "utf8").digest("hex");
-}
-
-function brokerLimits(config: Config): Parameters<typeof createBroker>[0]["limits"] {
-  return {
-    maxConnections: config.maxConnections,
-    maxConnectionsPerAddress: config.maxConnectionsPerAddress,
-    maxSubscriptions: config.maxSubscriptionsPerLeaf,
-    maxHeld: config.maxHeldPerLeaf,
-    maxMessagesPerSec: config.maxMessagesPerSecPerLeaf,
-    maxBytesPerSec: config.maxBytesPerSecPerLeaf,
-    connectTimeoutMs: config.connectTimeoutMs,
-    tlsHandshakeTimeoutMs: config.tlsHandshakeTimeoutMs,
-    maxDeliveries: config.maxDeliveriesPerLeaf,
-    maxUnreadBytes: config.maxUnreadBytesPerLeaf,
-    maxMessageBytes: config.maxMessageBytes,
-    maxTopicBytes: config.maxTopicBytes,
-    maxTopicLevels: config.maxTopicLevels,
-  };
 }
 
 function wanSources(config: Config, { identity, nested }: ModuleCredentials) {

@@ -1,6 +1,6 @@
 /** What one leaf may cost, and the arithmetic of rates and of waiting. Pure: the time is an argument. */
 
-/** From outside: the keys of the configuration, and a few that are fixed. */
+/** From outside: keys of the configuration. */
 export interface LeafLimits {
   /** Above it a leaf gets CONNACK 3; listeners close sockets only well above it. */
   readonly maxConnections: number;
@@ -16,31 +16,12 @@ export interface LeafLimits {
   readonly maxDeliveries: number;
   /** Bytes that wait for a leaf to read; more close its connection. */
   readonly maxUnreadBytes: number;
-  /** Of one PUBLISH with everything in it, at most {@link MAX_PUBLISH_BYTES}. */
+  /** Of one PUBLISH with everything in it; edgeHub's `MaxInboundMessageSize` and IoT Hub's 256 KB are 262,144. */
   readonly maxMessageBytes: number;
   readonly maxTopicBytes: number;
+  /** A telemetry topic has five levels, a method answer four; many more can only be meant badly. */
   readonly maxTopicLevels: number;
 }
-
-/** edgeHub's `MaxInboundMessageSize`; IoT Hub's 256 KB with everything in it. */
-const MAX_PUBLISH_BYTES = 262_144;
-
-export const DEFAULT_LIMITS: LeafLimits = {
-  maxConnections: 2_000,
-  maxConnectionsPerAddress: 2_000,
-  maxSubscriptions: 20,
-  maxHeld: 32,
-  maxMessagesPerSec: 200,
-  maxBytesPerSec: 2_097_152,
-  connectTimeoutMs: 30_000,
-  tlsHandshakeTimeoutMs: 20_000,
-  maxDeliveries: 128,
-  maxUnreadBytes: 1_048_576,
-  maxMessageBytes: MAX_PUBLISH_BYTES,
-  maxTopicBytes: 65_535,
-  // A telemetry topic has five levels, a method answer four; more can only be meant badly.
-  maxTopicLevels: 32,
-};
 
 /** CONNECT, SUBSCRIBE and all other packets. A CONNECT carries a token and perhaps a will, hardly 2 KB. */
 export const MAX_CONTROL_BYTES = 8_192;

@@ -1,9 +1,10 @@
 /** A leaf broker with nothing real around it: in-memory connections, a fake handler, an authenticator that believes everybody. */
 import { createBroker, type LeafBroker } from "../../src/downstream/broker.ts";
-import { DEFAULT_LIMITS, type LeafLimits } from "../../src/downstream/limits.ts";
+import type { LeafLimits } from "../../src/downstream/limits.ts";
 import type { ListenerOptions } from "../../src/downstream/listeners.ts";
 import type { Clock, LeafAuthenticator } from "../../src/flow/ports.ts";
 import { iothub } from "../../src/translate/iothub.ts";
+import { DEFAULT_LIMITS } from "./default-limits.ts";
 import { FakeLeafHandler } from "./fake-leaf-handler.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { RecordingLog } from "./recording-log.ts";

@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import mqttPacket from "mqtt-packet";
 import { describe, expect, test } from "vitest";
-import { DEFAULT_LIMITS } from "../../../src/downstream/limits.ts";
 import { PacketReader } from "../../../src/downstream/packet-reader.ts";
+import { DEFAULT_LIMITS } from "../../support/default-limits.ts";
 import { connectPacket, publishPacket } from "../../support/leaf-client.ts";
 
 const CONNECT = mqttPacket.generate(connectPacket("leaf-1"));
