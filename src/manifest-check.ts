@@ -194,8 +194,12 @@ const MIN_BATCH = 100;
 
 function checkEdgeHub(edgeHub: ModuleEntry | undefined): Finding[] {
   if (edgeHub === undefined) return [error("edgeHub", "is missing in systemModules")];
-  const { createOptions, env, image = "" } = edgeHub;
-  const { MaxUpstreamBatchSize: batch = "10", UpstreamProtocol: protocol = "Amqp", storageFolder = "" } = env;
+  const { createOptions, image = "" } = edgeHub;
+  // edgeHub looks for them in any case, and IoT Edge's own examples differ.
+  const env = Object.fromEntries(Object.entries(edgeHub.env).map(([name, value]) => [name.toLowerCase(), value]));
+  const batch = env["maxupstreambatchsize"] ?? "10";
+  const protocol = env["upstreamprotocol"] ?? "Amqp";
+  const storageFolder = env["storagefolder"] ?? "";
   const binds = JSON.stringify(createOptions?.["HostConfig"] ?? {});
   const findings: [boolean, Finding][] = [
     [

@@ -114,6 +114,13 @@ describe("the check of a manifest", () => {
     expect(findings.map(({ where, problem: found }) => `${where}: ${found}`).join("\n")).toMatch(problem);
   });
 
+  test("reads edgeHub's environment as edgeHub does: names in whatever case", () => {
+    const renamed = edgeHub({ env: { storageFolder: null, StorageFolder: { value: "/iotedge/storage" } } });
+    expect(checkManifest(renamed)).toEqual([]);
+    const lower = edgeHub({ env: { UpstreamProtocol: null, upstreamprotocol: { value: "MqttWs" } } });
+    expect(checkManifest(lower)).toMatchObject([{ level: "error", where: "edgeHub.env.UpstreamProtocol" }]);
+  });
+
   test("takes every route that edgeHub would match", () => {
     for (const from of [
       "/*",
