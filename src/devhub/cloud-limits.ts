@@ -1,4 +1,4 @@
-/** What IoT Hub refuses of a twin, counted its own way [D-twin; reference/iothub-mqtt.md 6.4]. Pure. */
+/** What IoT Hub refuses of a twin, counted its own way [D-twin; iothub-mqtt.md 6.4]. Pure. */
 
 import type { Json, JsonObject } from "../core/message.ts";
 import { isArray, isObject } from "./cloud-twin.ts";

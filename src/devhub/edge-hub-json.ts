@@ -1,6 +1,6 @@
 /**
  * JSON as edgeHub's .NET code treats it: its merge, its difference, and the two rewritings (dates, numbers) that a value
- * suffers on its way [reference/iothub-mqtt.md 12.2]. Not shared with the gateway on purpose.
+ * suffers on its way [iothub-mqtt.md 12.2]. Not shared with the gateway on purpose.
  */
 
 import type { Json, JsonObject } from "../core/message.ts";

@@ -52,7 +52,7 @@ export class StrictTwins implements Twins {
   }
 }
 
-/** The body that clients of IoT Hub find under 3xx and above [reference/iothub-mqtt.md 13]. */
+/** The body that clients of IoT Hub find under 3xx and above [iothub-mqtt.md 13]. */
 export function errorReply(status: number, message: string): TwinReply {
   const timestampUtc = new Date().toISOString().replace(/\.\d+/, "");
   const body = { errorCode: status * 1000 + 4, trackingId: randomUUID(), message, timestampUtc };

@@ -1,6 +1,6 @@
 /**
  * A PUBLISH on an events topic, from the wire to the routes: what edgeHub takes, what it drops after acknowledging, and
- * what it changes on the way [reference/iothub-mqtt.md 2, 12.1, 12.3].
+ * what it changes on the way [iothub-mqtt.md 2, 12.1, 12.3].
  */
 
 import type { IPublishPacket } from "mqtt-packet";

@@ -1,7 +1,7 @@
 /**
  * edgeHub's twin manager: answers from the cloud when it can and from its store when it cannot, takes every reported patch
  * that is legal by its own rules, and pushes what is pending when it finds the time. Nobody ever hears that the cloud
- * refused one [reference/iothub-mqtt.md 12.2].
+ * refused one [iothub-mqtt.md 12.2].
  */
 
 import type { JsonObject } from "../core/message.ts";

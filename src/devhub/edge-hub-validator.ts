@@ -1,4 +1,4 @@
-/** edgeHub's own check of a reported patch [EH ReportedPropertiesValidator; measured limits in reference/iothub-mqtt.md 6.4, 12.2]. */
+/** edgeHub's own check of a reported patch [EH ReportedPropertiesValidator; measured limits in iothub-mqtt.md 6.4, 12.2]. */
 
 import type { Json, JsonObject } from "../core/message.ts";
 import { isObject } from "./edge-hub-json.ts";

@@ -1,6 +1,6 @@
 /**
  * The line between edgeHub and IoT Hub, and what edgeHub knows of it. Two different things: the line is back the moment it
- * is restored, edgeHub resumes later, unless a twin read makes it look [reference/iothub-mqtt.md 12.3].
+ * is restored, edgeHub resumes later, unless a twin read makes it look [iothub-mqtt.md 12.3].
  */
 
 import { setTimeout as sleep } from "node:timers/promises";

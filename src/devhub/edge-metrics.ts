@@ -1,6 +1,6 @@
 /**
  * edgeHub's Prometheus endpoint, as far as it tells of the line to the cloud: names, labels and moments as measured on the
- * real one [reference/iothub-mqtt.md 12.3].
+ * real one [iothub-mqtt.md 12.3].
  */
 
 import { randomUUID } from "node:crypto";

@@ -1,6 +1,6 @@
 /**
  * Who is connecting: the MQTT user name and the SAS token, judged as edgeHub judges them
- * [reference/iothub-mqtt.md 1.2, 1.3, 12.1].
+ * [iothub-mqtt.md 1.2, 1.3, 12.1].
  */
 
 import { createHmac, timingSafeEqual } from "node:crypto";

@@ -259,7 +259,7 @@ function idOf(packet: Packet): number {
   return packet.messageId ?? 0;
 }
 
-/** A filter asked for at QoS 2 is granted 1 [reference/iothub-mqtt.md 1.9]. */
+/** A filter asked for at QoS 2 is granted 1 [iothub-mqtt.md 1.9]. */
 function grantedQos(subscription: { readonly qos: number }): number {
   return Math.min(subscription.qos, 1);
 }

@@ -1,6 +1,6 @@
 /**
  * The topics that edgeHub understands on the way in, and what it does with a property bag
- * [reference/iothub-mqtt.md 0, 2.1, 12.1]. Written without a look at the gateway's own reading of the same wire.
+ * [iothub-mqtt.md 0, 2.1, 12.1]. Written without a look at the gateway's own reading of the same wire.
  */
 
 import type { Identity } from "./cloud-types.ts";

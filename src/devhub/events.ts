@@ -15,7 +15,7 @@ export interface HubEvent {
   readonly systemProperties: Readonly<Record<string, string>>;
 }
 
-/** Wire key without `$.` -> what services see [reference/iothub-mqtt.md 2.1]. */
+/** Wire key without `$.` -> what services see [iothub-mqtt.md 2.1]. */
 const SERVICE_NAMES: ReadonlyMap<string, string> = new Map([
   ["mid", "message-id"],
   ["cid", "correlation-id"],

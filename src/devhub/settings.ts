@@ -1,6 +1,6 @@
 /**
  * Every number of the development hub on one page. The defaults are what the real edgeHub and IoT Hub do
- * [reference/iothub-mqtt.md]; tests divide the long ones.
+ * [iothub-mqtt.md]; tests divide the long ones.
  */
 
 import { z } from "zod";

@@ -1,4 +1,4 @@
-/** The MQTT head of the development hub against what was measured on edgeHub [reference/iothub-mqtt.md 1, 2, 12.1]. */
+/** The MQTT head of the development hub against what was measured on edgeHub [iothub-mqtt.md 1, 2, 12.1]. */
 
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";

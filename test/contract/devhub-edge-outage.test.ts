@@ -1,4 +1,4 @@
-/** Twins, telemetry and metrics of the development hub around outages of the line to the cloud [reference/iothub-mqtt.md 12.2, 12.3]. */
+/** Twins, telemetry and metrics of the development hub around outages of the line to the cloud [iothub-mqtt.md 12.2, 12.3]. */
 
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -56,12 +56,27 @@ test("docs/operations.md has every command of the gateway", () => {
   expect(new Set(described)).toEqual(new Set(commands));
 });
 
-test.each(["docs/security.md", "docs/guarantees.md"])("every test that %s names is there", (page) => {
-  const named = [...read(page).matchAll(/`(test\/[^`\s]+)`/g)].map(([, path = ""]) => path);
-  expect(named.length).toBeGreaterThan(10);
-  const root = join(import.meta.dirname, "../..");
-  expect(named.filter((path) => globSync(path, { cwd: root }).length === 0)).toEqual([]);
+test("docs/sources.md explains every kind of bracket that comments use", () => {
+  const page = read("docs/sources.md");
+  const root = join(import.meta.dirname, "../../src");
+  const used = new Set<string>();
+  for (const file of globSync("**/*.ts", { cwd: root })) {
+    for (const [, bracket = ""] of read(join("src", file)).matchAll(/(?:\*|\/\/).*\[([^[\]]+)\]/g))
+      for (const [name] of bracket.matchAll(/\b(?:D-[a-z0-9]+|[a-z-]+\.md|EH|design section)\b/g)) used.add(name);
+  }
+  expect(used.size).toBeGreaterThan(5);
+  expect([...used].filter((name) => !page.includes(`[${name}`))).toEqual([]);
 });
+
+test.each(["docs/security.md", "docs/guarantees.md", "docs/sources.md"])(
+  "every test that %s names is there",
+  (page) => {
+    const named = [...read(page).matchAll(/`(test\/[^`\s]+)`/g)].map(([, path = ""]) => path);
+    expect(named.length).toBeGreaterThan(10);
+    const root = join(import.meta.dirname, "../..");
+    expect(named.filter((path) => globSync(path, { cwd: root }).length === 0)).toEqual([]);
+  },
+);
 
 test("each promise, conflict and failure in docs/guarantees.md names a test that is there", () => {
   const root = join(import.meta.dirname, "../..");
