@@ -1,7 +1,8 @@
 /** The development hub and, in front of it, either the gateway or the floor: what a leaf load is sent to. */
 import { join } from "node:path";
 import { z } from "zod";
-import { type Process, startProcess } from "./processes.ts";
+import { during, type Process, startProcess } from "./processes.ts";
+import type { HubAddress } from "./upstream.ts";
 
 const Announcement = z.object({
   environment: z.record(z.string(), z.string()),
@@ -76,12 +77,24 @@ export async function startGateway(
 const START_WITHIN_MS = 60_000;
 
 export async function startFloor(hub: Hub, upstream: "bare" | "sdk" = "bare"): Promise<Front> {
-  const { moduleConnectionString, caFile, mqttPort } = hub.announced;
-  const child = startProcess(join("bench", "floor.ts"), [moduleConnectionString, caFile, String(mqttPort), upstream], {
-    BENCH_ROLE: "FLOOR",
-  });
+  const child = startProcess(join("bench", "floor.ts"), [addressOf(hub), upstream], { BENCH_ROLE: "FLOOR" });
   const started = z.object({ plain: z.number() }).parse(JSON.parse(await child.line(/"plain"/)));
   return frontOf(child, started.plain, 0);
+}
+
+/** Messages each second that the unmodified ModuleClient alone brings to the hub. */
+export function sendBare(hub: Hub, messages: number, bytes: number): Promise<number> {
+  const given = [addressOf(hub), String(messages), String(bytes)];
+  return during(startProcess(join("bench", "sender.ts"), given), async (child) => {
+    const said = await child.line(/"perSec"/, 60_000 + messages);
+    return z.object({ perSec: z.number() }).parse(JSON.parse(said)).perSec;
+  });
+}
+
+function addressOf({ announced }: Hub): string {
+  const { moduleConnectionString: connectionString, caFile, mqttPort: port } = announced;
+  const address: HubAddress = { connectionString, caFile, port };
+  return JSON.stringify(address);
 }
 
 function frontOf(child: Process, port: number, tlsPort: number): Front {

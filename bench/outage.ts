@@ -1,12 +1,14 @@
 /** What the disk costs: acknowledging while the link is down, bytes written for each byte of telemetry, and a long queue. */
 import { join } from "node:path";
-import { type Front, type Hub, startGateway, startHub } from "./hub.ts";
+import { type Front, type Hub, sendBare, startGateway, startHub } from "./hub.ts";
 import { during } from "./processes.ts";
 import type { Section } from "./report.ts";
 import { heard, type LoadRun, runLoad } from "./throughput.ts";
 
 const LEAVES = 100;
 const MEASURED_BYTES = 300;
+/** Enough to be warm. */
+const BARE_MESSAGES = 100_000;
 
 /** A queue of a million messages is beyond the default limit on purpose. */
 const ROOMY = { GATEWAY_MAX_SIZE_BYTES: "8000000000" };
@@ -77,20 +79,37 @@ export async function queue(folder: string, messages: number): Promise<Section> 
   );
   const row = await during(startHub(join(folder, "hub")), async (hub) => {
     const startMs = performance.now();
-    return during(startGateway(hub, join(folder, "gateway"), ROOMY), async (front) => {
+    const drained = await during(startGateway(hub, join(folder, "gateway"), ROOMY), async (front) => {
       const startedMs = performance.now();
       const { rssMb } = front.process.usage();
       // The status message of the link is one more.
       await heard(hub, messages, 60_000 + messages);
-      const seconds = (performance.now() - startedMs) / 1000;
-      const { peakRssMb } = front.process.usage();
-      return [messages, (startedMs - startMs) / 1000, rssMb, peakRssMb, messages / seconds];
+      const perSec = messages / ((performance.now() - startedMs) / 1000);
+      return { startSecs: (startedMs - startMs) / 1000, rssMb, peakRssMb: front.process.usage().peakRssMb, perSec };
     });
+    const barePerSec = await sendBare(hub, Math.min(messages, BARE_MESSAGES), MEASURED_BYTES);
+    return [
+      String(messages),
+      drained.startSecs.toFixed(2),
+      drained.rssMb.toFixed(0),
+      drained.peakRssMb.toFixed(0),
+      drained.perSec.toFixed(0),
+      barePerSec.toFixed(0),
+      (drained.perSec / barePerSec).toFixed(2),
+    ];
   });
   return {
     title: `A queue of ${messages.toLocaleString("en")} messages of ${MEASURED_BYTES} bytes`,
-    head: ["messages", "start-up s", "RSS MB at start", "peak RSS MB", "drained messages/s"],
-    rows: [row.map((value, at) => value.toFixed(at === 1 ? 2 : 0))],
-    note: "Targets for 1,000,000 (`--large`): start-up under 5 s, memory under 200 MB.",
+    head: [
+      "messages",
+      "start-up s",
+      "RSS MB at start",
+      "peak RSS MB",
+      "drained messages/s",
+      "bare sendEvent/s",
+      "of bare",
+    ],
+    rows: [row],
+    note: "Targets for 1,000,000 (`--large`): start-up under 5 s, memory under 200 MB, 0.8 of what the unmodified ModuleClient alone sends.",
   };
 }
