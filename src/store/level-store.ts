@@ -97,9 +97,19 @@ class LevelStore implements Store {
   }
 
   async outbox(after: number, limit: number): Promise<readonly OutboxEntry[]> {
-    const { changes, counters } = this.#ledger;
+    const read = this.#ledger.beginRead();
+    try {
+      const found = await this.#outbox(after, limit);
+      for (const { seq, message } of found) this.#ledger.saw(read, seq, entryBytes(message));
+      return found;
+    } finally {
+      this.#ledger.endRead(read);
+    }
+  }
+
+  async #outbox(after: number, limit: number): Promise<readonly OutboxEntry[]> {
     const found: OutboxEntry[] = [];
-    let range = seqRange("outbox", Math.max(after, counters.head - 1));
+    let range = seqRange("outbox", Math.max(after, this.#ledger.counters.head - 1));
     // Fewer than `limit` means the end to the caller, so damaged entries are made up for.
     for (let isEnd = false; !isEnd && found.length < limit; ) {
       const page = await this.#page(range, limit - found.length);
@@ -107,8 +117,6 @@ class LevelStore implements Store {
       isEnd = page.isEnd;
       range = { ...range, gt: page.entries.at(-1)?.[0] ?? range.gt };
     }
-    if (this.#ledger.changes === changes)
-      for (const { seq, message } of found) this.#ledger.saw(seq, entryBytes(message));
     return found;
   }
 

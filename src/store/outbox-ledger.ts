@@ -6,24 +6,25 @@ import type { OutboxCounters } from "./format.ts";
 
 export const EMPTY_COUNTERS: OutboxCounters = { entries: 0, bytes: 0, lastSeq: 0, head: 1 };
 
+/** A read of the disk that is under way. */
+export interface LedgerRead {
+  /** What was written or settled meanwhile. */
+  readonly changed: Set<number>;
+}
+
 export class OutboxLedger {
   #counters = EMPTY_COUNTERS;
   #sizes = new SizeTable();
-  #changes = 0;
+  #reads: LedgerRead[] = [];
 
   get counters(): OutboxCounters {
     return this.#counters;
   }
 
-  /** Rises with each change; what was read while it rose says nothing about now. */
-  get changes(): number {
-    return this.#changes;
-  }
-
   load(counters: OutboxCounters): void {
     this.#counters = counters;
     this.#sizes = new SizeTable();
-    this.#changes += 1;
+    this.#reads = [];
   }
 
   /** Undefined when only the disk can tell; 0 when the entry is surely not there. */
@@ -32,9 +33,21 @@ export class OutboxLedger {
     return seq < head || seq > lastSeq ? 0 : this.#sizes.get(seq);
   }
 
-  /** An entry was read from disk: settling it will need no look-up. */
-  saw(seq: number, bytes: number): void {
+  /** Entries are about to be read from disk; needs an {@link endRead}. */
+  beginRead(): LedgerRead {
+    const read: LedgerRead = { changed: new Set() };
+    this.#reads.push(read);
+    return read;
+  }
+
+  /** An entry was read from disk: settling it will need no look-up. What has changed since the read began is known better. */
+  saw(read: LedgerRead, seq: number, bytes: number): void {
+    if (!this.#reads.includes(read) || read.changed.has(seq)) return;
     if (this.sizeOf(seq) === undefined) this.#sizes.set(seq, bytes);
+  }
+
+  endRead(read: LedgerRead): void {
+    this.#reads = this.#reads.filter((each) => each !== read);
   }
 
   /** `found` holds the sizes that had to be looked up. `first`: the first unsettled entry on disk, when it was looked up. */
@@ -45,8 +58,10 @@ export class OutboxLedger {
 
   apply(draft: LedgerDraft): void {
     this.#counters = draft.counters;
-    for (const [seq, bytes] of draft.changes) this.#sizes.set(seq, bytes);
-    this.#changes += 1;
+    for (const [seq, bytes] of draft.changes) {
+      this.#sizes.set(seq, bytes);
+      for (const { changed } of this.#reads) changed.add(seq);
+    }
   }
 }
 
