@@ -20,6 +20,7 @@ import { checkManifest } from "./manifest-check.ts";
 import { renderManifest } from "./manifest-render.ts";
 import { readModels } from "./model-files.ts";
 import { composeFromList } from "./model-list.ts";
+import { keepHeapSmall } from "./ops/heap.ts";
 
 /** Set first: as process 1 of a container Node ignores SIGTERM until somebody listens. */
 let gateway: Gateway | undefined;
@@ -98,6 +99,7 @@ function answer(words: readonly string[], moduleName: string | undefined): void 
 }
 
 async function serve(): Promise<void> {
+  keepHeapSmall();
   const config = readConfig();
   const stateFolder = process.env["GATEWAY_STATE"] ?? "./.gateway";
   // Only here: whoever asks for a name or a key does not wait for broker, SDK and database to be loaded.
