@@ -57,7 +57,8 @@ export class DurableQueue {
   /** Not safe yet, in order of arrival. */
   #unsafe: Live[] = [];
   #ticking = false;
-  readonly #taken = new Set<Live>();
+  /** By the sender, and not accepted yet; few. */
+  readonly #taken: Live[] = [];
 
   constructor(options: QueueOptions) {
     this.#options = options;
@@ -68,7 +69,7 @@ export class DurableQueue {
         this.#loadIfLow();
         options.available();
       },
-      isBeingSent: (entry) => [...this.#taken].some((live) => live.entry.seq === entry.seq),
+      isBeingSent: (entry) => this.#taken.some((live) => live.entry.seq === entry.seq),
       evicted: (entry) => this.#evicted(entry),
     });
   }
@@ -94,8 +95,7 @@ export class DurableQueue {
 
   /** Steady time at which the oldest waiting entry arrived. */
   get oldestMs(): number | undefined {
-    for (const live of this.#taken) return live.entry.enqueuedMs;
-    return this.#queue[0]?.entry.enqueuedMs;
+    return (this.#taken[0] ?? this.#queue[0])?.entry.enqueuedMs;
   }
 
   /** Takes a message in; resolves when it is safe, or refused because no safe place had room in time. */
@@ -130,7 +130,7 @@ export class DurableQueue {
         this.#expire(live);
         continue;
       }
-      this.#taken.add(live);
+      this.#taken.push(live);
       return live;
     }
   }
@@ -138,7 +138,7 @@ export class DurableQueue {
   /** Entries that were taken and not accepted, back to the head in their order. */
   giveBack(lives: readonly Live[]): void {
     for (const live of lives) {
-      this.#taken.delete(live);
+      this.#untake(live);
       this.#queueBytes += live.bytes;
     }
     this.#queue = [...lives.toSorted((a, b) => a.entry.seq - b.entry.seq), ...this.#queue];
@@ -146,7 +146,7 @@ export class DurableQueue {
 
   /** The hub has it. In power-safe a copy stays on disk until it is forgotten. */
   settle(live: Live): void {
-    this.#taken.delete(live);
+    this.#untake(live);
     if (live.settled) return;
     live.settled = true;
     live.resolveSafe({ kind: "safe" });
@@ -157,7 +157,7 @@ export class DurableQueue {
   async setAside(live: Live, reason: string): Promise<void> {
     const { log, metrics, setAside } = this.#options;
     await setAside(live.entry, reason);
-    this.#taken.delete(live);
+    this.#untake(live);
     live.settled = true;
     live.resolveSafe({ kind: "safe" });
     this.#spool.remove(live, false);
@@ -251,6 +251,11 @@ export class DurableQueue {
     this.#options.log.warn({ leafId: entry.leafId, seq: entry.seq, reason }, "telemetry dropped");
   }
 
+  #untake(live: Live): void {
+    const at = this.#taken.indexOf(live);
+    if (at >= 0) this.#taken.splice(at, 1);
+  }
+
   #hasRoom(): boolean {
     const settings = this.#options.settings();
     return this.#queue.length < settings.memoryEntries && this.#queueBytes < settings.memoryBytes;
@@ -268,7 +273,7 @@ export class DurableQueue {
 
   #loadIfLow(): void {
     if (!this.#gap || this.#loading || this.#stopping.signal.aborted) return;
-    if (this.#queue.length >= this.#options.settings().memoryEntries / 2) return;
+    if (this.#queue.length >= LOAD_ENTRIES) return;
     this.#pruneBeyond();
     this.#loading = true;
     this.#load().then(

@@ -47,7 +47,8 @@ export class Forwarder {
   readonly #options: ForwarderOptions;
   readonly #queue: DurableQueue;
   readonly #stopping = new AbortController();
-  readonly #window = new Set<Live>();
+  /** No Set, here and in the queue: V8 would keep each message until the whole heap is collected, as `PacketGuard.publish` tells. */
+  readonly #window: Live[] = [];
   #returned: Live[] = [];
   #linkUp = false;
   #link: Link | undefined;
@@ -98,7 +99,7 @@ export class Forwarder {
   }
 
   get inFlight(): number {
-    return this.#window.size;
+    return this.#window.length;
   }
 
   get oldestMs(): number | undefined {
@@ -144,7 +145,7 @@ export class Forwarder {
   /** Stops sending; resolves when nothing is unacknowledged any more. Each needs a {@link resume}. */
   pause(): Promise<void> {
     this.#pauses += 1;
-    if (this.#window.size === 0) return Promise.resolve();
+    if (this.#window.length === 0) return Promise.resolve();
     return new Promise((resolve) => this.#emptied.push(resolve));
   }
 
@@ -176,17 +177,17 @@ export class Forwarder {
   }
 
   #pump(): void {
-    while (this.#linkUp && this.#pauses === 0 && !this.#blocked && this.#window.size < WINDOW) {
+    while (this.#linkUp && this.#pauses === 0 && !this.#blocked && this.#window.length < WINDOW) {
       const [first] = this.#window;
       if (first !== undefined && first.failures >= ALONE_FROM_FAILURES) return;
       const live = this.#queue.take();
       if (live === undefined) return;
       const isSuspect = live.failures >= ALONE_FROM_FAILURES;
-      if (isSuspect && (this.#window.size > 0 || this.#link?.proof === "under way")) {
+      if (isSuspect && (this.#window.length > 0 || this.#link?.proof === "under way")) {
         this.#queue.giveBack([live]);
         return;
       }
-      this.#window.add(live);
+      this.#window.push(live);
       this.#send(live).catch((error: unknown) =>
         this.#options.log.error({ error: String(error) }, "sending telemetry failed"),
       );
@@ -200,8 +201,8 @@ export class Forwarder {
     metrics.count("upstream_sends_total", { outcome: outcome.kind });
     if (outcome.kind === "accepted") this.#accepted(live);
     else await this.#failed(live, outcome, link?.proof === "given");
-    this.#window.delete(live);
-    if (this.#window.size > 0) {
+    this.#window.splice(this.#window.indexOf(live), 1);
+    if (this.#window.length > 0) {
       this.#pump();
       return;
     }

@@ -23,8 +23,8 @@ export interface TimeLimit {
 
 export class PendingRequests {
   readonly #clock: Clock;
-  /** In the order of asking. */
-  readonly #requests = new Set<Request>();
+  /** In the order of asking. Few, and no Set: see `PacketGuard.publish`. */
+  readonly #requests: Request[] = [];
   #readSinceMs: number | undefined;
   #readTotalMs = 0;
 
@@ -42,7 +42,8 @@ export class PendingRequests {
       // Only a time limit needs one; messages have none, and they are many.
       const waiting = limit === undefined ? undefined : new AbortController();
       const settle = (answer: T | Refusal): void => {
-        this.#requests.delete(request);
+        const at = this.#requests.indexOf(request);
+        if (at >= 0) this.#requests.splice(at, 1);
         waiting?.abort();
         resolve(answer);
       };
@@ -52,7 +53,7 @@ export class PendingRequests {
         readMs: this.readMs(),
         refuse: (reason) => settle(transient(reason)),
       };
-      this.#requests.add(request);
+      this.#requests.push(request);
       if (limit !== undefined && waiting !== undefined) this.#limit(request, limit, waiting.signal);
       try {
         start(settle);
@@ -64,9 +65,8 @@ export class PendingRequests {
 
   /** Refuses what waits, of one kind or of all. */
   refuse(reason: string, kind?: RequestKind): void {
-    for (const request of this.#requests) {
-      if (kind === undefined || request.kind === kind) request.refuse(reason);
-    }
+    const refused = this.#requests.filter((request) => kind === undefined || request.kind === kind);
+    for (const request of refused) request.refuse(reason);
   }
 
   readStarted(): void {

@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
+import { EmptyStore } from "./empty-store.ts";
 
 /** How far a connection came; `tls` without `connack` is what an edgeHub shows that loses the CONNECT. */
 export type Reached = "nothing" | "tls" | "connack";
@@ -64,6 +65,7 @@ export class Wire {
     const isRenewal = this.#connections > 1;
     const client = new mqttLibrary.MqttClient(() => this.#openSocket(url, options.ca), {
       ...options,
+      outgoingStore: new EmptyStore(),
       connectTimeout: this.#options.connectTimeoutMs,
     });
     // Without any listener an `error` would end the process; MqttBase removes its own while it closes.
