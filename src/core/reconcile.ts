@@ -14,7 +14,7 @@ import {
   mergePatches,
   ownValue,
 } from "./merge-patch.ts";
-import type { Json, JsonObject } from "./message.ts";
+import type { Json, JsonObject, Subscription } from "./message.ts";
 import { formatModulePath, withPaths } from "./module-path.ts";
 import { resetAcknowledgements, trackDesired } from "./property-ack.ts";
 import { sameValue } from "./same-value.ts";
@@ -206,11 +206,13 @@ export function adoptReported(record: LeafRecord, reported: JsonObject): LeafRec
 
 /**
  * The hub has what a leaf once reported, and the gateway does not know the leaf: a disk was lost, and the leaf's session with it. SDKs
- * that never subscribe again would be deaf for ever, so the record gets the subscriptions that a leaf with a twin has had.
+ * that never subscribe again would be deaf for ever, so the record gets the subscriptions of `session` beside what the leaf has
+ * subscribed to since.
  */
-export function withLostSession(record: LeafRecord, filters: readonly string[]): LeafRecord {
-  const kept = record.subscriptions.filter(({ filter }) => !filters.includes(filter));
-  return { ...record, subscriptions: [...kept, ...filters.map((filter) => ({ filter, qos: 0 as const }))] };
+export function withLostSession(record: LeafRecord, session: readonly Subscription[]): LeafRecord {
+  const since = new Set(record.subscriptions.map(({ filter }) => filter));
+  const lost = session.filter(({ filter }) => !since.has(filter));
+  return lost.length === 0 ? record : { ...record, subscriptions: [...record.subscriptions, ...lost] };
 }
 
 /** JSON of the patches that are noted for one leaf: twice what a desired section may have. */

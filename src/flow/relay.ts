@@ -109,7 +109,7 @@ export class Relay implements AsyncDisposable {
       downlink,
       budget: this.#budget,
       maxComponentsPerLeaf,
-      twinFiltersOf: (record) => dialectOf(record).twinFilters,
+      sessionOf: (record) => dialectOf(record).session(record.leafId),
       onGatewayReported: (section) => this.component.settle(section),
     });
     const push = new ReportedPush({

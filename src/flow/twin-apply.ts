@@ -6,7 +6,7 @@
 import { GATEWAY_COMPONENT } from "../core/component-name.ts";
 import type { LeafRecord } from "../core/leaf.ts";
 import { applyPatch, deepEqual, isEmpty, isJsonObject } from "../core/merge-patch.ts";
-import type { Json, JsonObject } from "../core/message.ts";
+import type { Json, JsonObject, Subscription } from "../core/message.ts";
 import { clampAcknowledgements } from "../core/property-ack.ts";
 import { NOTHING_PUSHED, withoutTraces } from "../core/pushed.ts";
 import {
@@ -62,7 +62,7 @@ export interface TwinApplyOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly maxComponentsPerLeaf: () => number;
-  readonly twinFiltersOf: (record: LeafRecord) => readonly string[];
+  readonly sessionOf: (record: LeafRecord) => readonly Subscription[];
   readonly onGatewayDesired: GatewayDesired;
   /** What the hub has of the gateway's own reported properties. */
   readonly onGatewayReported: (section: JsonObject) => void;
@@ -285,7 +285,7 @@ export class TwinApply {
     if (!isFirstSight || !hasLostSession(leaf)) return { ...outcome, record: settled };
     // It comes back to the session that it believes in.
     return {
-      record: withLostSession(settled, this.#options.twinFiltersOf(settled)),
+      record: withLostSession(settled, this.#options.sessionOf(settled)),
       notice: outcome.notice,
       drop: leaf.connected,
     };

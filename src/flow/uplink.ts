@@ -145,7 +145,7 @@ export class Uplink implements LeafHandler {
     // Nothing is reported of a leaf that is new to the hub as well.
     if (isClean || isEmpty(first.reported)) return first;
     const notice = isEmpty(first.desired) ? undefined : { patch: first.desired, version: first.desiredVersion };
-    return withMissed(record, withLostSession(first, dialectOf(record).twinFilters), notice);
+    return withMissed(record, withLostSession(first, dialectOf(record).session(record.leafId)), notice);
   }
 
   #withoutVanished(leaf: Leaf, modelId: string | undefined): LeafRecord {

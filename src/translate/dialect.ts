@@ -1,5 +1,5 @@
 /** What a topic convention has to offer so that leaves may speak it. Pure: bytes and topics in, values out. */
-import type { Channel, Frame, LeafId, LeafNotice, LeafRequest } from "../core/message.ts";
+import type { Channel, Frame, LeafId, LeafNotice, LeafRequest, Subscription } from "../core/message.ts";
 
 export interface ConnectClaim {
   readonly clientId: string;
@@ -14,8 +14,8 @@ export type ConnectParse =
 export interface Dialect {
   readonly name: string;
   parseConnect(claim: ConnectClaim): ConnectParse;
-  /** What an SDK is subscribed to that reads and reports its twin and serves commands. */
-  readonly twinFilters: readonly string[];
+  /** The subscriptions of an SDK that reads and reports its twin, serves commands and takes cloud-to-device messages. */
+  session(leafId: LeafId): readonly Subscription[];
   /** The channel that a subscription of this leaf opens; undefined: not this leaf's, refused. */
   channel(leafId: LeafId, filter: string): Channel | undefined;
   /** Never throws, whatever the bytes. */

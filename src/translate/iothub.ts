@@ -4,7 +4,17 @@
  * that goes down ends with `$version`.
  */
 import { isJsonObject, jsonBytes } from "../core/merge-patch.ts";
-import type { Channel, Frame, Json, JsonObject, LeafId, LeafNotice, LeafRequest, Telemetry } from "../core/message.ts";
+import type {
+  Channel,
+  Frame,
+  Json,
+  JsonObject,
+  LeafId,
+  LeafNotice,
+  LeafRequest,
+  Subscription,
+  Telemetry,
+} from "../core/message.ts";
 import type { Dialect } from "./dialect.ts";
 import { parseIothubConnect } from "./iothub-connect.ts";
 import { formatJsonBody, parseJsonBody } from "./json-body.ts";
@@ -25,18 +35,27 @@ const MAX_TOPIC_BYTES = 65_535;
 export const iothub: Dialect = {
   name: "iothub",
   parseConnect: parseIothubConnect,
-  twinFilters: [`${TWIN_ANSWER}#`, `${TWIN_DESIRED}#`, `${COMMAND}#`],
+  session: sessionOf,
   channel: channelOf,
   parse: parseFrame,
   format: formatNotice,
 };
+
+function sessionOf(leafId: LeafId): readonly Subscription[] {
+  const ofTwin = [`${TWIN_ANSWER}#`, `${TWIN_DESIRED}#`, `${COMMAND}#`];
+  return [...ofTwin.map((filter) => ({ filter, qos: 0 as const })), { filter: cloudToDeviceFilter(leafId), qos: 1 }];
+}
+
+function cloudToDeviceFilter(leafId: LeafId): string {
+  return `devices/${leafId}/messages/devicebound/#`;
+}
 
 /** Counts what edgeHub counts [iothub-mqtt.md 12.1]; cloud-to-device of this leaf only. */
 function channelOf(leafId: LeafId, filter: string): Channel | undefined {
   if (filter === `${TWIN_ANSWER}#`) return "twin-answers";
   if (filter.startsWith(COMMAND)) return "commands";
   if (filter.startsWith(TWIN_DESIRED)) return "desired";
-  if (filter === `devices/${leafId}/messages/devicebound/#`) return "cloud-to-device";
+  if (filter === cloudToDeviceFilter(leafId)) return "cloud-to-device";
   return undefined;
 }
 

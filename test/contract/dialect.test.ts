@@ -80,9 +80,16 @@ describe.each(dialects)("dialect $name", (dialect) => {
     expect(dialect.channel(leaf, filter)).toBe(meaning);
   });
 
-  test("the filters of a leaf with a twin open what such a leaf needs", () => {
-    const channels = dialect.twinFilters.map((filter) => dialect.channel(leaf, filter));
-    expect(new Set(channels)).toEqual(new Set(["twin-answers", "desired", "commands"]));
+  test("the session of an SDK opens every channel, that of messages which are acknowledged with QoS 1", () => {
+    const session = dialect.session(leaf).map(({ filter, qos }) => [dialect.channel(leaf, filter), qos]);
+    expect(new Map(session as [string, number][])).toEqual(
+      new Map([
+        ["twin-answers", 0],
+        ["desired", 0],
+        ["commands", 0],
+        ["cloud-to-device", 1],
+      ]),
+    );
   });
 
   test.each(table.says)("says: $client", ({ client: _client, meaning, payload, ...frame }) => {

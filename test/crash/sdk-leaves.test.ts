@@ -255,6 +255,8 @@ describe("after the gateway was killed and has lost its disk", () => {
     }, WAIT);
     await converged(leaf, 7);
     await serves(leaf, { after: "the loss" });
+    await sendToDevice(leaf, "after the loss");
+    await hears(leaf, "after the loss");
     expect(leaf.complaints).toEqual([]);
   });
 });

@@ -257,6 +257,10 @@ describe("a session that a lost disk took with it, of an SDK that never subscrib
     await world.pass(100);
     expect(leaf.desired).toEqual({ target: 21 });
     expect(await world.hub.command("leaf1*reboot", null)).toMatchObject({ status: 200 });
+    const message = { leafId: "leaf1", payload: "after the loss" };
+    expect(await world.hub.command("gateway*sendCloudToDevice", message)).toMatchObject({ status: 200 });
+    await world.pass(100);
+    expect(leaf.cloudToDevice).toEqual(["after the loss"]);
   }
 
   test("is taken up when it connects after the gateway has read the module twin", async () => {
