@@ -1,6 +1,7 @@
 /** One HTTP request with a limit on time and size: to the workload API (over its socket) and to edgeHub's metrics page. */
 import { type RequestOptions, request } from "node:http";
 import type { Clock } from "../flow/ports.ts";
+import { lookupOnce } from "./lookup.ts";
 
 export interface HttpRequest {
   readonly target: Pick<RequestOptions, "socketPath" | "host" | "port">;
@@ -32,7 +33,8 @@ export async function exchange(
     () => undefined,
   );
   try {
-    return await send({ ...target, method, path, signal: signals, agent: false, headers: headersOf(body) }, body);
+    const how = { method, path, signal: signals, agent: false, lookup: lookupOnce, headers: headersOf(body) };
+    return await send({ ...target, ...how }, body);
   } catch (error) {
     throw signals.aborted && signals.reason instanceof Error ? signals.reason : error;
   } finally {

@@ -1,6 +1,7 @@
 /** One TCP connection that is closed at once: whether a host can be reached, without a byte that somebody would have to pay for. */
 import { connect } from "node:net";
 import type { Clock } from "../flow/ports.ts";
+import { lookupOnce } from "./lookup.ts";
 
 export interface ProbeTarget {
   readonly host: string;
@@ -15,7 +16,7 @@ export async function canConnect(
   signal: AbortSignal,
 ): Promise<boolean> {
   const done = new AbortController();
-  const socket = connect({ ...target, allowHalfOpen: false });
+  const socket = connect({ ...target, allowHalfOpen: false, lookup: lookupOnce });
   const reached = new Promise<boolean>((resolve) => {
     socket.once("connect", () => resolve(true));
     socket.on("error", () => resolve(false));

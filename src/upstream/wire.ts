@@ -9,6 +9,7 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { EmptyStore } from "./empty-store.ts";
+import { lookupOnce } from "./lookup.ts";
 
 /** How far a connection came; `tls` without `connack` is what an edgeHub shows that loses the CONNECT. */
 export type Reached = "nothing" | "tls" | "connack";
@@ -89,6 +90,7 @@ export class Wire {
     const socket = connectTls({
       host,
       port: uri.port === "" ? 8883 : Number(uri.port),
+      lookup: lookupOnce,
       ...(isIP(host) === 0 ? { servername: host } : {}),
       ...(ca === undefined ? {} : { ca }),
     });
