@@ -11,7 +11,9 @@ export type WanObservation =
   | ({ readonly kind: "metrics"; readonly atMs: number } & EdgeHubFigures)
   | { readonly kind: "metrics-missing"; readonly atMs: number }
   | { readonly kind: "probe"; readonly atMs: number; readonly reached: boolean }
-  | { readonly kind: "read"; readonly atMs: number; readonly tookMs: number };
+  | { readonly kind: "read"; readonly atMs: number; readonly tookMs: number }
+  /** Something came from the cloud: a desired notification, or a read that it has answered. */
+  | { readonly kind: "heard"; readonly atMs: number };
 
 export interface EdgeHubFigures {
   /** Messages that wait for the cloud. */
@@ -66,6 +68,8 @@ const NEVER_MS = Number.NEGATIVE_INFINITY;
 /** A message that has only just arrived is no stall. */
 const STALL_MS = 2_000;
 const DISPROOFS = 3;
+/** What edgeHub passes on may be as old as its own longest wait for the cloud (50 s). */
+const ON_THE_WAY_MS = 60_000;
 /** edgeHub resumes 20 to 54 s after the line is back. */
 const RETURN_GRACE_MS = 120_000;
 
@@ -108,6 +112,8 @@ function remember(memory: WanMemory, observation: WanObservation): WanMemory {
       const holdMs = memory.slowReads === 0 ? FIRST_HOLD_MS : Math.min(HOLD_MS * memory.slowReads, MAX_HOLD_MS);
       return { ...memory, slowReads: memory.slowReads + 1, heldAwayUntilMs: observation.atMs + holdMs };
     }
+    case "heard":
+      return { ...memory, probe: contradicted(memory.probe, observation.atMs) };
   }
 }
 
@@ -162,6 +168,12 @@ function judgeProbe(probe: ProbeMemory, before: MetricsMemory | undefined, now: 
   if (probe.trusted && !(wasFailingAllAlong && hasMoved(before, now))) return probe;
   const disproofs = probe.disproofs + 1;
   return { ...probe, disproofs, trusted: probe.trusted && disproofs < DISPROOFS };
+}
+
+/** One that worked and was cut off since (by a firewall, say) would else take a quiet gateway's WAN for away for ever. */
+function contradicted(probe: ProbeMemory, atMs: number): ProbeMemory {
+  if (probe.reached !== false || atMs - probe.sinceMs < ON_THE_WAY_MS) return probe;
+  return { ...probe, disproofs: DISPROOFS, trusted: false };
 }
 
 // ---------------------------------------------------------------- all together

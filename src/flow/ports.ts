@@ -137,6 +137,8 @@ export interface WanWatch extends AsyncDisposable {
   cloudReads(): Promise<number | undefined>;
   /** One of our own twin reads took this long; a third source beside metrics and probe. */
   readTook(ms: number): void;
+  /** Something came from the cloud just now: a desired notification, or a read that it has answered. */
+  heard(): void;
 }
 
 export interface WanHandler {

@@ -16,6 +16,8 @@ export interface ReadContext {
   /** Answered from edgeHub's store, as far as can be told: after a power cut that store may be behind what it once said. */
   readonly mayBeOld: boolean;
   readonly startedMs: number;
+  /** Patches of versions that are known may have hidden what was written: as if those versions had been missed. */
+  readonly hasGap: boolean;
 }
 
 /** The read becomes what the hub has. `slice`: its part that is the leaf's, in module words. Call inside the leaf's lane. */

@@ -14,6 +14,7 @@ import {
   applyDesiredPatch,
   type DesiredNotice,
   judgeRead,
+  type ReadJudgement,
   reconcileDesired,
   withLostSession,
   withMissed,
@@ -134,9 +135,8 @@ export class TwinApply {
     reported: JsonObject,
     context: ReadContext,
   ): Promise<readonly Leaf[] | undefined> {
-    const judgement = judgeRead(this.#known?.version, version);
-    if (judgement === "unknown" || version === undefined) return undefined;
-    if (judgement === "recreated" && context.mayBeOld) return undefined;
+    const judgement = this.#judge(version, context);
+    if (judgement === undefined || version === undefined) return undefined;
     if (judgement === "recreated")
       this.#options.log.warn({ version, known: this.#known?.version }, "the module twin was made anew");
     const leaves = await allTogether(
@@ -147,6 +147,7 @@ export class TwinApply {
           version,
           those,
           (leaf) => this.#reconciled(leaf, desired, version, reported, judgement, context),
+          judgement !== "same",
           this.#unseenIn(reported),
         ),
     );
@@ -161,25 +162,29 @@ export class TwinApply {
     return leaves;
   }
 
+  /** undefined: it says nothing that could be relied on. */
+  #judge(version: number | undefined, context: ReadContext): Exclude<ReadJudgement, "unknown"> | undefined {
+    const judged = judgeRead(this.#known?.version, version);
+    if (judged === "unknown" || (judged === "recreated" && context.mayBeOld)) return undefined;
+    return judged === "same" && context.hasGap ? "advanced" : judged;
+  }
+
   /** Takes one desired patch in, whose version follows the known one. */
   async patch(patch: JsonObject, version: number): Promise<void> {
     if (this.#known === undefined) return;
     const desired = applyPatch(this.#known.desired, patch);
+    const isOwn = Object.hasOwn(patch, GATEWAY_COMPONENT);
     await allTogether(
       () => this.#ownersOf(Object.keys(patch)),
-      (leaves) =>
-        this.#commit(desired, version, leaves, ({ record }) => {
-          if (record.removed) return { record, notice: undefined, drop: false };
-          const named = this.#learn(record, [patch]);
-          const change = applyDesiredPatch(
-            named,
-            leafDesiredPatch(named, patch, named.desired),
-            version,
-            this.#options.clock.now(),
-          );
-          return { ...change, drop: false };
-        }),
+      (leaves) => this.#commit(desired, version, leaves, (leaf) => this.#patched(leaf, patch, version), isOwn),
     );
+  }
+
+  #patched({ record }: Leaf, patch: JsonObject, version: number): Change {
+    if (record.removed) return { record, notice: undefined, drop: false };
+    const named = this.#learn(record, [patch]);
+    const own = leafDesiredPatch(named, patch, named.desired);
+    return { ...applyDesiredPatch(named, own, version, this.#options.clock.now()), drop: false };
   }
 
   #unseenIn(reported: JsonObject): JsonObject {
@@ -198,12 +203,13 @@ export class TwinApply {
     return new Set(owners.filter((owner) => owner !== undefined));
   }
 
-  /** All that changes, in one commit; then, and only then, the leaves hear of it. */
+  /** All that changes, in one commit; then, and only then, the leaves hear of it. `isOwn`: the gateway's own may have been written. */
   async #commit(
     desired: JsonObject,
     version: number,
     leaves: readonly Leaf[],
     change: (leaf: Leaf) => Change,
+    isOwn: boolean,
     unseen = this.#unseen,
   ): Promise<void> {
     const { leaves: table } = this.#options;
@@ -212,7 +218,7 @@ export class TwinApply {
     for (const [leaf, { record, notice }] of changes) records.set(leaf, withMissed(leaf.record, record, notice));
     const next = { desired, version };
     const isNews = this.#known?.version !== version || this.#known.desired !== desired;
-    const own = this.#ownNews(desired, version);
+    const own = this.#ownNews(desired, version, isOwn);
     const also: Write[] = isNews ? [{ kind: "meta", key: "module-desired", value: next }] : [];
     if (own !== undefined) also.push({ kind: "meta", key: "last-good-config", value: own.memory });
     if (!deepEqual(unseen, this.#unseen)) also.push({ kind: "meta", key: "unseen-reported", value: unseen });
@@ -231,16 +237,15 @@ export class TwinApply {
   }
 
   /**
-   * Also when nothing differs after versions that were not seen one by one: somebody may have written a value and the old one again,
-   * and waits for an acknowledgement of the newer version, as for a leaf [design section 6].
+   * Also when nothing differs: who wrote a value once more, or another one and the old one again, waits for an acknowledgement of the
+   * newer version, as from a leaf [design section 6].
    */
-  #ownNews(desired: JsonObject, version: number): ReturnType<GatewayDesired> | undefined {
+  #ownNews(desired: JsonObject, version: number, mayBeWritten: boolean): ReturnType<GatewayDesired> | undefined {
     const own = desired[GATEWAY_COMPONENT];
     const section = isJsonObject(own) ? own : {};
     const known = this.#known;
-    const isNext = known !== undefined && (version === known.version || version === known.version + 1);
     const isSame = known !== undefined && sameValue(own ?? null, known.desired[GATEWAY_COMPONENT] ?? null);
-    if (isSame && (isNext || isEmpty(section))) return undefined;
+    if (isSame && (!mayBeWritten || isEmpty(section))) return undefined;
     return this.#options.onGatewayDesired(section, version);
   }
 
@@ -260,7 +265,7 @@ export class TwinApply {
     desired: JsonObject,
     version: number,
     reported: JsonObject,
-    judgement: Exclude<ReturnType<typeof judgeRead>, "unknown">,
+    judgement: Exclude<ReadJudgement, "unknown">,
     context: ReadContext,
   ): Change {
     if (leaf.record.removed) {

@@ -1,11 +1,11 @@
 /**
  * Keeps the caches and the module twin together: when to read, what to hold back meanwhile, when to push [design section 6].
  * Invariants: a read happens with an empty send window and with no push under way; desired patches that arrive during a read wait
- * for it; while the WAN is known to be away nothing is read on a timer, and when it returns one read happens at once.
+ * for it; while the WAN is taken for away reads on the timer are rare, and when it returns one read happens at once.
  */
 import { isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject } from "../core/message.ts";
-import { judgePatch } from "../core/reconcile.ts";
+import { judgePatch, type PatchJudgement } from "../core/reconcile.ts";
 import type { WanState } from "../core/wan.ts";
 import type { Forwarder } from "./forwarder.ts";
 import type { Leaf } from "./leaves.ts";
@@ -38,11 +38,23 @@ const SETTLE_READ_MS = 20_000;
 /** A read that took so long was answered from edgeHub's store [iothub-mqtt.md 12.2: 20 to 50 s]. */
 const SLOW_READ_MS = 15_000;
 
+/**
+ * While the WAN is taken for away only every so many periods have a read: it holds back all acknowledgements for 20 to 50 s, but
+ * whatever says "away" may be wrong, and nobody would ever notice.
+ */
+const PERIODS_AWAY = 4;
+
 /** Patches that wait for a read; with more of them they are forgotten, and what the read shows has a gap to the next one. */
 const MAX_HELD = 100;
 
 /** Who has answered a read. */
 type Source = "cloud" | "store" | "unknown";
+
+interface TimedRead {
+  readonly read: TwinRead;
+  readonly source: Source;
+  readonly startedMs: number;
+}
 
 interface Held {
   readonly patch: JsonObject;
@@ -55,6 +67,12 @@ export class TwinSync {
   #linkUp = false;
   #wan: WanState = "unknown";
   #wanted = false;
+  /** What is wanted is worth a read although the WAN is taken for away. */
+  #despiteAway = false;
+  /** The WAN was away, and nothing from the cloud has shown yet what was written meanwhile. */
+  #unseen = false;
+  /** A patch was taken in that may not have named all that was written: for the next read that is a gap. */
+  #mayHide = false;
   #reading = false;
   #held: Held[] = [];
   /** Counts the reasons to read at once: one that comes while a read is under way is a reason for another, if that one fails. */
@@ -101,6 +119,7 @@ export class TwinSync {
   wan(state: WanState): void {
     const before = this.#wan;
     this.#wan = state;
+    if (state === "away") this.#unseen = true;
     if (before !== "away" || state === "away") return;
     // What edgeHub could not push meanwhile goes with the next patch or never, and its first answers may come from its store.
     this.#readsFromStore = 0;
@@ -109,6 +128,7 @@ export class TwinSync {
   }
 
   desired(patch: JsonObject, version: number): void {
+    this.#options.wan.heard();
     if (this.#reading) {
       this.#hold({ patch, version });
       return;
@@ -127,21 +147,21 @@ export class TwinSync {
     await this.#serial;
   }
 
-  async #take({ patch, version }: Held): Promise<void> {
+  /** `canWait`: for a read that shows what it may not name. */
+  async #take({ patch, version }: Held, canWait = true): Promise<void> {
     const { apply, log, metrics } = this.#options;
-    const judged = judgePatch(apply.known?.version, version);
-    // edgeHub's own comparison after an outage: what was written is not in it, only that nothing looks otherwise now.
-    const verdict = judged === "applied" && saysNothing(patch) ? "gap" : judged;
+    const verdict = this.#judge({ patch, version }, canWait);
     metrics.count("desired_patches_total", { verdict });
     switch (verdict) {
       case "stale":
         // A live patch with an old number: the module twin may have been made anew.
-        if (version < (apply.known?.version ?? 0)) this.#want();
+        if (version < (apply.known?.version ?? 0)) this.#wantDespiteAway();
         return;
       case "gap":
         log.info({ version, known: apply.known?.version }, "desired changes were missed, the twin is read");
         this.#hold({ patch, version });
-        this.#want();
+        // edgeHub passes on only what comes from the cloud, so a read will be answered from there.
+        this.#wantDespiteAway();
         return;
       case "applied":
         try {
@@ -156,6 +176,15 @@ export class TwinSync {
     }
   }
 
+  #judge({ patch, version }: Held, canWait: boolean): PatchJudgement {
+    const judged = judgePatch(this.#options.apply.known?.version, version);
+    // edgeHub's own comparison after an outage: a value that was written once more as it was is not in it.
+    if (judged !== "applied" || !(this.#unseen || saysNothing(patch))) return judged;
+    if (canWait) return "gap";
+    this.#mayHide = true;
+    return judged;
+  }
+
   #hold(held: Held): void {
     if (this.#held.length >= MAX_HELD) this.#held = [];
     this.#held.push(held);
@@ -163,7 +192,13 @@ export class TwinSync {
 
   /** "Unknown" is not empty: a gateway that never synchronised reads even while the WAN is away, since edgeHub may know. */
   #mayRead(): boolean {
-    return this.#linkUp && (this.#wan !== "away" || this.#options.apply.known === undefined);
+    const isWorth = this.#wan !== "away" || this.#despiteAway || this.#options.apply.known === undefined;
+    return this.#linkUp && isWorth;
+  }
+
+  #wantDespiteAway(): void {
+    this.#despiteAway = true;
+    this.#want();
   }
 
   #want(): void {
@@ -186,11 +221,12 @@ export class TwinSync {
     await this.#serial;
     while (this.#wanted && this.#mayRead() && !this.#stopping.signal.aborted) {
       this.#wanted = false;
+      this.#despiteAway = false;
       const [asked, startedMs] = [this.#asked, clock.steady()];
       const isRead = await this.#read();
-      // After a read that failed too: those that follow what is known lack nothing.
+      // After a read that failed too: those that follow what is known do not wait for the next one.
       const held = this.#held.splice(0);
-      for (const patch of held.toSorted((a, b) => a.version - b.version)) await this.#take(patch);
+      for (const patch of held.toSorted((a, b) => a.version - b.version)) await this.#take(patch, isRead);
       if (isRead && this.#held.length === 0) continue;
       this.#wanted = asked !== this.#asked;
       if (this.#wanted) continue;
@@ -206,22 +242,24 @@ export class TwinSync {
   }
 
   async #read(): Promise<boolean> {
-    const { apply, clock, forwarder, log, metrics, push, synchronised, wan } = this.#options;
+    const { apply, clock, log, metrics, push, synchronised, wan } = this.#options;
     // A push may be long in failing; telemetry does not have to wait for that.
     await push.suspend();
-    await forwarder.pause();
-    const startedMs = clock.steady();
-    const { read, source } = await this.#readTwin().finally(() => forwarder.resume());
+    const { read, source, startedMs } = await this.#readTwin();
     metrics.count("twin_reads_total", { result: read.kind });
     if (read.kind === "failed") {
+      const tookMs = clock.steady() - startedMs;
+      if (tookMs > SLOW_READ_MS) wan.readTook(tookMs);
       log.warn({ reason: read.fault.reason }, "the module twin could not be read");
       return false;
     }
     wan.readTook(read.tookMs);
     const { desired, desiredVersion, reported } = read.twin;
     const fromCloud = source === "cloud";
+    if (fromCloud) wan.heard();
     const mayBeOld = source === "unknown" ? this.#wan === "away" || read.tookMs > SLOW_READ_MS : !fromCloud;
-    const leaves = await apply.read(desired, desiredVersion, reported, { fromCloud, mayBeOld, startedMs });
+    const context = { fromCloud, mayBeOld, startedMs, hasGap: this.#mayHide && !mayBeOld };
+    const leaves = await apply.read(desired, desiredVersion, reported, context);
     if (leaves === undefined) {
       log.warn(
         { version: desiredVersion },
@@ -230,6 +268,8 @@ export class TwinSync {
       return false;
     }
     log.info({ version: desiredVersion, tookMs: Math.round(read.tookMs), fromCloud }, "the module twin was read");
+    if (!mayBeOld) this.#mayHide = false;
+    if (!mayBeOld && this.#wan !== "away") this.#unseen = false;
     synchronised();
     await this.#takenIn(leaves, source);
     return true;
@@ -250,14 +290,16 @@ export class TwinSync {
    * Who has answered is told by edgeHub's counter of reads that the cloud answered. It also counts edgeHub's own reads of our twin,
    * so an answer that came only after a time-out is from the store, whatever the counter says.
    */
-  async #readTwin(): Promise<{ readonly read: TwinRead; readonly source: Source }> {
-    const { upstream, wan } = this.#options;
+  async #readTwin(): Promise<TimedRead> {
+    const { clock, forwarder, upstream, wan } = this.#options;
     const before = await wan.cloudReads();
-    const read = await upstream.getTwin();
-    if (before === undefined || read.kind === "failed") return { read, source: "unknown" };
-    const after = await wan.cloudReads();
-    if (after === undefined) return { read, source: "unknown" };
-    return { read, source: after > before && read.tookMs <= SLOW_READ_MS ? "cloud" : "store" };
+    await forwarder.pause();
+    const startedMs = clock.steady();
+    const read = await upstream.getTwin().finally(() => forwarder.resume());
+    const after = before === undefined || read.kind === "failed" ? undefined : await wan.cloudReads();
+    if (before === undefined || after === undefined || read.kind === "failed")
+      return { read, source: "unknown", startedMs };
+    return { read, source: after > before && read.tookMs <= SLOW_READ_MS ? "cloud" : "store", startedMs };
   }
 
   /**
@@ -303,9 +345,11 @@ export class TwinSync {
 
   async #periodic(): Promise<void> {
     const { clock, random, readIntervalSecs } = this.#options;
-    while (!this.#stopping.signal.aborted) {
+    for (let periodsAway = 0; !this.#stopping.signal.aborted; ) {
       await clock.sleep(readIntervalSecs() * 1000 * (0.75 + random() / 2), this.#stopping.signal);
-      if (this.#wan !== "away") this.#want();
+      periodsAway = this.#wan === "away" ? periodsAway + 1 : 0;
+      if (periodsAway === 0) this.#want();
+      else if (periodsAway % PERIODS_AWAY === 0) this.#wantDespiteAway();
     }
   }
 }

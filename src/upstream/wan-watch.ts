@@ -81,6 +81,10 @@ class EdgeHubWanWatch implements WanWatch {
     this.#observe({ kind: "read", atMs: this.#options.clock.steady(), tookMs: ms });
   }
 
+  heard(): void {
+    this.#observe({ kind: "heard", atMs: this.#options.clock.steady() });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort(new Error("the gateway stops"));
     await this.#running;

@@ -135,6 +135,24 @@ const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
     ],
   ],
   [
+    "a change that was missed reaches its leaf although the WAN is taken for away for ever",
+    [
+      { kind: "blind" },
+      { kind: "desire", leaf: 0, part: false, patch: { p: 0 }, heard: false },
+      { kind: "disconnect", leaf: 0 },
+    ],
+  ],
+  [
+    "a value that was written as it was, in an outage and beside another, is told although edgeHub's comparison hides it",
+    [
+      { kind: "desire", leaf: 0, part: false, patch: { p: 1 }, heard: true },
+      { kind: "wan", state: "cut", told: true },
+      { kind: "pass", ms: 130_000 },
+      { kind: "desire", leaf: 0, part: false, patch: { p: 1, q: 2 }, heard: true },
+      { kind: "wan", state: "up", told: true },
+    ],
+  ],
+  [
     "power-safe: what edgeHub took is not forgotten while its backlog was never seen empty",
     [
       { kind: "telemetry", leaf: 0, count: 1 },

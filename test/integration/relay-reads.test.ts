@@ -103,6 +103,102 @@ describe("G3 desired", () => {
   });
 });
 
+describe("while the WAN is taken for away, rightly or not", () => {
+  test("a change that was missed arrives all the same, in an hour or so", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.wan.tell("away");
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 1 } });
+    const { reads } = world.hub;
+    await world.pass(45 * 60_000);
+    expect(world.hub.reads).toBe(reads);
+    await world.pass(30 * 60_000);
+    expect(leaf.desired).toEqual({ target: 1 });
+    await world.pass(24 * 3_600_000);
+    expect(world.hub.reads - reads).toBeLessThan(30);
+  });
+
+  test("a notification that shows a gap is followed by a read at once: it came from the cloud", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.wan.tell("away");
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 1 } });
+    world.hub.deaf = false;
+    world.hub.desire({ leaf1: { other: 2 } });
+    await world.pass(1_000);
+    expect(leaf.desired).toEqual({ target: 1, other: 2 });
+  });
+
+  test("what comes first after an outage may be edgeHub's comparison, which hides values that were written anew", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.desire({ leaf1: { target: 1 } });
+    await world.pass(1_000);
+    world.wan.tell("away");
+    world.hub.desire({ leaf1: { target: 1, other: 2 } }, { leaf1: { other: 2 } });
+    await world.pass(1_000);
+    world.wan.tell("online");
+    await world.pass(1_000);
+    expect(leaf.toldAt.get("target")).toBe(world.hub.version);
+  });
+
+  test("it is not held back while reads fail, and what it hid comes with the first that does not", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.hub.desire({ leaf1: { target: 1 } });
+    await world.pass(1_000);
+    world.wan.tell("away");
+    world.hub.readsFail = true;
+    world.hub.desire({ leaf1: { target: 1, other: 2 } }, { leaf1: { other: 2 } });
+    await world.pass(1_000);
+    expect(leaf.desired).toEqual({ target: 1, other: 2 });
+    expect(leaf.toldAt.get("target")).toBe(world.hub.version - 1);
+    world.hub.readsFail = false;
+    world.wan.tell("online");
+    await world.pass(30_000);
+    expect(leaf.toldAt.get("target")).toBe(world.hub.version);
+  });
+});
+
+describe("what is desired of the gateway itself", () => {
+  const version = (world: RelayWorld): number | undefined => world.gatewayDesired.at(-1)?.version;
+
+  test("is judged again when it is written once more as it was, since somebody waits for an answer", async () => {
+    await using world = await connectedWorld();
+    world.hub.desire({ gateway: { commitIntervalMs: 50 } });
+    await world.pass(100);
+    world.hub.desire({ gateway: { commitIntervalMs: 50 } });
+    await world.pass(100);
+    expect(version(world)).toBe(world.hub.version);
+    world.hub.desire({ leaf1: { target: 1 } });
+    await world.pass(100);
+    expect(version(world)).toBe(world.hub.version - 1);
+  });
+
+  test("is judged again after a version that was missed, which may have been its own", async () => {
+    await using world = await connectedWorld();
+    world.hub.desire({ gateway: { commitIntervalMs: 50 } });
+    await world.pass(100);
+    world.hub.deaf = true;
+    world.hub.desire({ gateway: { commitIntervalMs: 50 } });
+    wantRead(world);
+    await world.pass(100);
+    expect(version(world)).toBe(world.hub.version);
+    const judged = world.gatewayDesired.length;
+    wantRead(world);
+    await world.pass(100);
+    expect(world.gatewayDesired).toHaveLength(judged);
+  });
+});
+
 describe("G1 telemetry", () => {
   test("goes on while a push is not answered and a read waits for it", async () => {
     await using world = await connectedWorld();

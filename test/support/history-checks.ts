@@ -66,9 +66,21 @@ export function checkDesired(world: RelayWorld, device: ModelLeaf, lives: number
   const writtenAt = Math.max(...[name, `${name}__part`].map((part) => world.hub.writtenAt.get(part) ?? 0));
   if (clean(wanted) !== "{}" && device.desiredVersion < writtenAt)
     throw new Error(`G3: ${device.id} was told of version ${device.desiredVersion}, the hub wrote ${writtenAt}`);
+  checkTold(world, device, name);
   // A new life of the module twin begins at 1 again: versions may fall as often as that happened, and no oftener.
   const falls = device.versions.filter((version, at) => version < (device.versions[at - 1] ?? 0)).length;
   if (falls >= lives) throw new Error(`G4: ${device.id} saw versions ${device.versions.join(", ")} in ${lives} lives`);
+}
+
+/** Who writes a value once more as it was waits for an acknowledgement too, so the leaf has to hear of it. */
+function checkTold(world: RelayWorld, device: ModelLeaf, name: string): void {
+  for (const [path, version] of world.hub.propertyWrittenAt) {
+    const [component = "", property = ""] = path.split("/");
+    if (component !== name && component !== `${name}__part`) continue;
+    const told = device.toldAt.get(component === name ? property : `part/${property}`) ?? 0;
+    if (told < version)
+      throw new Error(`G3: ${device.id} was told of ${path} at version ${told}, the hub wrote it at ${version}`);
+  }
 }
 
 function isBare(value: unknown): boolean {

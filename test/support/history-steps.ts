@@ -11,6 +11,8 @@ export type Step =
       readonly part?: boolean;
       readonly patch: JsonObject | null;
       readonly heard: boolean;
+      /** Another leaf's properties in the same change. */
+      readonly also?: { readonly leaf: number; readonly patch: JsonObject } | undefined;
     }
   | { readonly kind: "acknowledge"; readonly leaf: number }
   | { readonly kind: "connect"; readonly leaf: number; readonly clean?: boolean }
@@ -21,12 +23,18 @@ export type Step =
   | { readonly kind: "disk"; readonly fails: number; readonly how: "fail" | "fail-written" | 30 }
   | { readonly kind: "recreate" }
   | { readonly kind: "wan"; readonly state: "cut" | "up"; readonly told: boolean }
+  /** From here to the end whoever watches the WAN takes it for away. */
+  | { readonly kind: "blind" }
   | { readonly kind: "edge-restart"; readonly lose: boolean; readonly toldAfter: boolean }
   | { readonly kind: "remove"; readonly leaf: number; readonly confirm: boolean }
   | { readonly kind: "pass"; readonly ms: number };
 
 /** A legal component name, an illegal one, a reserved one. */
 export const LEAVES = ["leaf1", "Leaf-2", "gateway"] as const;
+
+function rarely<T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.oneof({ weight: 5, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
+}
 
 const leaf = fc.nat({ max: LEAVES.length - 1 });
 const value = fc.oneof(
@@ -58,6 +66,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       part: fc.boolean(),
       patch: fc.oneof({ weight: 5, arbitrary: desiredProperties }, fc.constant(null)),
       heard: fc.boolean(),
+      also: rarely(fc.record({ leaf, patch: desiredProperties })),
     }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("acknowledge" as const), leaf }) },
@@ -111,4 +120,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 /** Long enough for several troubles to meet; fast-check would keep arrays to about ten by itself. */
-export const history = fc.array(step, { minLength: 1, maxLength: 60, size: "max" });
+export const history = fc
+  .tuple(fc.array(step, { minLength: 1, maxLength: 60, size: "max" }), rarely(fc.nat(60)))
+  .map(([steps, blindFrom]): readonly Step[] =>
+    blindFrom === undefined ? steps : steps.toSpliced(blindFrom, 0, { kind: "blind" }),
+  );

@@ -9,6 +9,11 @@ import { LEAVES, type Step } from "./history-steps.ts";
 import type { ModelLeaf } from "./model-leaves.ts";
 import { type RELAY_SETTINGS, RelayWorld } from "./relay-world.ts";
 
+/** Of 100 s each until everything must have come right. */
+const ROUNDS = 20;
+/** Time for three of the rare reads that there are while the WAN is taken for away. */
+const BLIND_ROUNDS = 110;
+
 /** What goes wrong against a promise is an error that names it. */
 export async function live(steps: readonly Step[], settings: Partial<typeof RELAY_SETTINGS> = {}): Promise<void> {
   const life = new History(settings);
@@ -30,6 +35,7 @@ class History {
   readonly #away = new Set<string>(LEAVES);
   #messages = 0;
   #life = 1;
+  #isBlind = false;
 
   constructor(settings: Partial<typeof RELAY_SETTINGS>) {
     this.#world = new RelayWorld({ settings, edge: true });
@@ -65,9 +71,7 @@ class History {
         await this.#world.pass(0);
         break;
       case "desire":
-        hub.deaf = !each.heard;
-        hub.desire({ [`${componentOf(this.#leaf(each.leaf).id)}${each.part === true ? "__part" : ""}`]: each.patch });
-        hub.deaf = false;
+        this.#desire(each);
         await this.#world.pass(0);
         break;
       case "acknowledge":
@@ -105,6 +109,11 @@ class History {
         this.#wan(each.state, each.told);
         await this.#world.pass(0);
         break;
+      case "blind":
+        this.#isBlind = true;
+        this.#world.wan.tell("away");
+        await this.#world.pass(0);
+        break;
       case "edge-restart":
         await this.#restartEdge(each.lose, each.toldAfter);
         break;
@@ -132,10 +141,12 @@ class History {
     for (const device of world.leaves.all()) this.#comeBack(device);
     await world.pass(60_000);
     for (const device of world.leaves.all()) this.#comeBack(device);
-    for (let round = 0; round < 20; round += 1) {
+    for (let round = 0; round < (this.#isBlind ? BLIND_ROUNDS : ROUNDS); round += 1) {
       world.wan.scrape();
       await world.pass(100_000);
+      for (const device of world.leaves.all()) this.#comeBack(device);
     }
+    await world.pass(1_000);
     for (const device of world.leaves.all()) {
       checkTelemetry(world, device, this.#acknowledged.get(device.id) ?? []);
       // Before the twin is read for the comparison of what was reported: what the leaf was told must be enough.
@@ -168,8 +179,17 @@ class History {
     const { hub, wan } = this.#world;
     hub.wan(state);
     // An outage that nobody noticed ends without a word, too.
-    if (state === "up") wan.tell("online");
-    else if (told) wan.tell("away");
+    if (state === "up" && !this.#isBlind) wan.tell("online");
+    else if (state === "cut" && told) wan.tell("away");
+    hub.isUnnoticed = state === "cut" && !told && !this.#isBlind;
+  }
+
+  #desire({ also, heard, leaf, part, patch }: Extract<Step, { kind: "desire" }>): void {
+    const { hub } = this.#world;
+    hub.deaf = !heard;
+    const others = also === undefined ? {} : { [componentOf(this.#leaf(also.leaf).id)]: also.patch };
+    hub.desire({ ...others, [`${componentOf(this.#leaf(leaf).id)}${part === true ? "__part" : ""}`]: patch });
+    hub.deaf = false;
   }
 
   /** Another edgeHub process; power-safe must survive that it has lost its telemetry too. */

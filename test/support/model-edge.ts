@@ -17,10 +17,12 @@ export interface ModelCloud {
 
 interface Stored {
   readonly desired: JsonObject;
-  readonly version: number;
+  /** undefined: never read from the cloud. */
+  readonly version: number | undefined;
   readonly reported: JsonObject;
   readonly fetchedMs: number;
 }
+const NEVER_FETCHED: Stored = { desired: {}, version: undefined, reported: {}, fetchedMs: 0 };
 
 export interface EdgeRead {
   readonly desired: JsonObject;
@@ -67,21 +69,17 @@ export class ModelEdge {
   patch(patch: JsonObject): void {
     const spelled = respelled(patch);
     this.#pending = mergePending(this.#pending ?? {}, spelled);
-    if (this.#stored !== undefined)
-      this.#stored = { ...this.#stored, reported: hubMerge(this.#stored.reported, spelled) };
+    const stored = this.#stored ?? NEVER_FETCHED;
+    this.#stored = { ...stored, reported: hubMerge(stored.reported, spelled) };
     this.#planPush();
   }
 
   async read(): Promise<EdgeRead> {
     if (this.line === "cut") {
       await this.#clock.sleep(READ_IN_OUTAGE_MS);
-      const { desired = {}, version, reported = {} } = this.#stored ?? {};
-      return {
-        desired,
-        desiredVersion: version,
-        reported: hubMerge(reported, this.#pending ?? {}),
-        tookMs: READ_IN_OUTAGE_MS,
-      };
+      // What was pending at the last read from the cloud went missing here too.
+      const { desired, reported, version } = this.#stored ?? NEVER_FETCHED;
+      return { desired, desiredVersion: version, reported, tookMs: READ_IN_OUTAGE_MS };
     }
     this.cloudReads += 1;
     const { desired, reported, version } = this.#fetch();
@@ -92,7 +90,7 @@ export class ModelEdge {
   desired(patch: JsonObject, version: number): { readonly patch: JsonObject; readonly version: number } | undefined {
     if (this.line === "cut") return undefined;
     const stored = this.#stored;
-    if (stored === undefined || stored.version + 1 !== version) return this.#synchronise();
+    if (stored?.version === undefined || stored.version + 1 !== version) return this.#synchronise();
     this.#stored = { ...stored, desired: hubMerge(stored.desired, respelled(patch)), version };
     return { patch, version };
   }
@@ -102,7 +100,7 @@ export class ModelEdge {
     this.line = "up";
     this.#cloud.telemetry.push(...this.#queue.splice(0));
     this.#push();
-    if (this.#stored === undefined || this.#clock.steady() - this.#stored.fetchedMs < MIN_TWIN_SYNC_MS)
+    if (this.#stored?.version === undefined || this.#clock.steady() - this.#stored.fetchedMs < MIN_TWIN_SYNC_MS)
       return undefined;
     return this.#synchronise();
   }
@@ -135,18 +133,19 @@ export class ModelEdge {
     this.#pending = undefined;
   }
 
-  #fetch(): Stored {
+  #fetch(): Stored & { readonly version: number } {
     const { desired, reported, version } = this.#cloud;
     const fetchedMs = this.#clock.steady();
-    this.#stored = { desired: respelled(desired), version, reported: respelled(reported), fetchedMs };
-    return this.#stored;
+    const fetched = { desired: respelled(desired), version, reported: respelled(reported), fetchedMs };
+    this.#stored = fetched;
+    return fetched;
   }
 
   #synchronise(): { readonly patch: JsonObject; readonly version: number } | undefined {
     const before = this.#stored;
     const { desired, version } = this.#fetch();
     // With nothing stored nothing is sent.
-    if (before === undefined || before.version === version) return undefined;
+    if (before?.version === undefined || before.version === version) return undefined;
     return { patch: difference(before.desired, desired), version };
   }
 }

@@ -60,6 +60,10 @@ export class ModelHub implements Upstream {
   readonly telemetry: Telemetry[] = [];
   /** By component the version of the last desired change that named it, in this life of the twin. */
   readonly writtenAt = new Map<string, number>();
+  /** The same by `component/property`, for those that are there, and whose change somebody could have told of. */
+  readonly propertyWrittenAt = new Map<string, number>();
+  /** An outage of which nobody tells: what is written in it is compared by edgeHub, if at all, and may be hidden. */
+  isUnnoticed = false;
   /** How calls end from now on: "lose-answer" does what is asked and then breaks the link before the answer. */
   mode: "good" | "lose-answer" | "refuse" = "good";
   /** Notifications are not sent (a short outage of the WAN). */
@@ -187,17 +191,33 @@ export class ModelHub implements Upstream {
     this.link("down");
   }
 
-  /** The back end changes desired properties. */
-  desire(patch: JsonObject): void {
+  /** The back end changes desired properties. `told`: what the notification says of it. */
+  desire(patch: JsonObject, told = patch): void {
     const before = this.desired;
     this.desired = hubMerge(this.desired, patch);
     this.version += 1;
+    this.#noteWritten(patch);
     // Nobody has to hear that what was not there is gone.
     for (const [component, change] of Object.entries(patch))
       if (change !== null || Object.hasOwn(before, component)) this.writtenAt.set(component, this.version);
     if (this.deaf) return;
-    const heard = this.edge === undefined ? { patch, version: this.version } : this.edge.desired(patch, this.version);
-    this.#notify(heard);
+    const { version } = this;
+    this.#notify(this.edge === undefined ? { patch: told, version } : this.edge.desired(patch, version));
+  }
+
+  #noteWritten(patch: JsonObject): void {
+    for (const [component, change] of Object.entries(patch)) {
+      if (!isObject(change)) {
+        for (const path of this.propertyWrittenAt.keys())
+          if (path.startsWith(`${component}/`)) this.propertyWrittenAt.delete(path);
+        continue;
+      }
+      for (const [property, value] of Object.entries(change)) {
+        const path = `${component}/${property}`;
+        if (value === null || property === "__t") this.propertyWrittenAt.delete(path);
+        else if (!this.isUnnoticed) this.propertyWrittenAt.set(path, this.version);
+      }
+    }
   }
 
   /** The line between edgeHub and the cloud. */
@@ -214,6 +234,7 @@ export class ModelHub implements Upstream {
   /** The identity was deleted and made again: everything starts at 1. */
   recreate(): void {
     this.writtenAt.clear();
+    this.propertyWrittenAt.clear();
     this.desired = {};
     this.reported = {};
     this.#unsent = undefined;
@@ -329,6 +350,8 @@ export class ModelWan implements WanWatch {
   }
 
   readTook(): void {}
+
+  heard(): void {}
 
   async [Symbol.asyncDispose](): Promise<void> {}
 }

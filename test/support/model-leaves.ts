@@ -32,6 +32,8 @@ export class ModelLeaf {
   readonly uncertain = new Set<string>();
   /** Versions in the order in which it saw them, for the promise that none goes back. */
   readonly versions: number[] = [];
+  /** By `property` or `component/property`: the newest version at which it was told of it. */
+  readonly toldAt = new Map<string, number>();
   readonly commands: { readonly name: string; readonly payload: Json; readonly rid: string }[] = [];
   readonly cloudToDevice: string[] = [];
   readonly answers = new Map<string, TwinAnswer>();
@@ -162,6 +164,8 @@ export class ModelLeaf {
     if (answer?.status === 200 && typeof desired === "object" && desired !== null && !Array.isArray(desired)) {
       const { $version, ...rest } = desired as JsonObject;
       this.desired = rest;
+      this.toldAt.clear();
+      this.#noteTold("", rest, Number($version));
       this.#sees(Number($version));
     }
     return answer;
@@ -178,6 +182,7 @@ export class ModelLeaf {
     if (topic.startsWith("$iothub/twin/PATCH/properties/desired/")) {
       const { $version, ...patch } = JSON.parse(text.decode(frame.payload)) as JsonObject;
       this.desired = hubMerge(this.desired, patch);
+      this.#noteTold("", patch, Number($version));
       this.#sees(Number($version));
       return;
     }
@@ -193,6 +198,14 @@ export class ModelLeaf {
     this.commands.push({ name, payload, rid });
     const answer = this.answerCommands?.(name, payload);
     if (answer !== undefined) void this.publish(`$iothub/methods/res/${answer.status}/?$rid=${rid}`, answer.payload, 0);
+  }
+
+  #noteTold(prefix: string, section: JsonObject, version: number): void {
+    for (const [name, value] of Object.entries(section)) {
+      if (name === "part" && typeof value === "object" && value !== null)
+        this.#noteTold("part/", value as JsonObject, version);
+      else if (name !== "__t") this.toldAt.set(`${prefix}${name}`, version);
+    }
   }
 
   #sees(version: number): void {

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Models } from "../../src/core/dtdl.ts";
+import type { JsonObject } from "../../src/core/message.ts";
 import type { Clock, Log, Metrics } from "../../src/flow/ports.ts";
 import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
 import { FaultyStore, type Misfortune } from "./faulty-store.ts";
@@ -63,6 +64,8 @@ export class RelayWorld implements AsyncDisposable {
   /** What happens to the commits from now on. */
   misfortune: () => Misfortune = () => "none";
   store: FaultyStore;
+  /** What the gateway was told that is desired of itself. */
+  readonly gatewayDesired: { readonly section: JsonObject; readonly version: number }[] = [];
   bootId = "boot-1";
   relay: Relay | undefined;
   readonly #options: WorldOptions;
@@ -96,7 +99,10 @@ export class RelayWorld implements AsyncDisposable {
       version: "0.0.0-test",
       bootId: this.bootId,
       setLogLevel: () => true,
-      onGatewayDesired: () => ({ memory: null, apply: () => undefined }),
+      onGatewayDesired: (section, version) => ({
+        memory: null,
+        apply: () => this.gatewayDesired.push({ section, version }),
+      }),
     });
     await this.relay.start();
     return this.relay;

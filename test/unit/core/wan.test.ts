@@ -28,6 +28,8 @@ const read = (atSecs: number, tookSecs: number): WanObservation => ({
   tookMs: tookSecs * 1_000,
 });
 
+const heard = (atSecs: number): WanObservation => ({ kind: "heard", atMs: atSecs * 1_000 });
+
 const after = (observations: readonly WanObservation[]): WanMemory => observations.reduce(judgeWan, INITIAL_WAN);
 const statesOf = (observations: readonly WanObservation[]): WanState[] =>
   observations.map((_, at) => after(observations.slice(0, at + 1)).state);
@@ -281,6 +283,24 @@ describe("a probe that fails while edgeHub is online", () => {
     expect(after([...twice, metrics(31, 0, 104)])).toMatchObject({ state: "online", probeSetAside: true });
   });
 
+  test("is set aside when it worked before but something comes from the cloud, long after it failed first", () => {
+    const quiet = [probe(0, true), metrics(5, 0, 100), probe(10, false), metrics(15, 0, 100)];
+    // Still on its way when the line was cut.
+    expect(after([...quiet, heard(69)])).toMatchObject({ state: "away", probeSetAside: false });
+    expect(after([...quiet, heard(70)])).toMatchObject({ state: "online", probeSetAside: true });
+    expect(after([...quiet, heard(70), probe(80, true), probe(90, false)])).toMatchObject({ state: "away" });
+  });
+
+  test("leaves nothing known when it is set aside and there are no metrics", () => {
+    expect(after([probe(0, true), probe(10, false), heard(70)])).toMatchObject({ state: "unknown" });
+    expect(after([probe(0, true), probe(10, false), heard(70), probe(80, false)]).state).toBe("unknown");
+  });
+
+  test("is not contradicted while it works, nor are edgeHub's own figures", () => {
+    expect(after([probe(0, true), heard(100), probe(101, false)])).toMatchObject({ state: "away" });
+    expect(after([metrics(0, 0, 100, OFFLINE), heard(100)])).toMatchObject({ state: "away" });
+  });
+
   test("is not disproved by an edgeHub that is offline itself", () => {
     const history = Array.from({ length: 9 }, (_, at) => metrics(at * 5, 0, 100, OFFLINE));
     expect(after([probe(0, false), ...history])).toMatchObject({ state: "away", probeSetAside: false });
@@ -302,6 +322,7 @@ const observations: fc.Arbitrary<readonly WanObservation[]> = fc
         fc.record({ kind: fc.constant("metrics-missing" as const) }),
         fc.record({ kind: fc.constant("probe" as const), reached: fc.boolean() }),
         fc.record({ kind: fc.constant("read" as const), tookMs: fc.nat(40_000) }),
+        fc.record({ kind: fc.constant("heard" as const) }),
       ),
     }),
     { maxLength: 30 },
@@ -339,7 +360,7 @@ test("whatever came before, a line that is cut is away when probe or edgeHub hav
 test("without a source that works nothing is claimed", () => {
   fc.assert(
     fc.property(observations, (history) => {
-      const blind = history.filter(({ kind }) => kind === "read" || kind === "metrics-missing");
+      const blind = history.filter(({ kind }) => kind === "read" || kind === "heard" || kind === "metrics-missing");
       for (const state of statesOf(blind)) expect(state).toBe("unknown");
     }),
   );
