@@ -13,8 +13,8 @@ export interface Endpoint {
   readonly port: number;
 }
 
-/** What a TLS socket says of the socket below it. */
-interface Peer {
+/** The other end: what a TLS socket, too, says of the socket below it, until that is closed. */
+export interface Peer {
   readonly remoteAddress?: string | undefined;
   readonly remotePort?: number | undefined;
 }

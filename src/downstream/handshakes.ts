@@ -4,6 +4,7 @@
  * one delays the others' by a moment only.
  */
 import type { Socket } from "node:net";
+import type { Peer } from "./doors.ts";
 
 export interface HandshakesOptions {
   readonly begin: (socket: Socket) => void;
@@ -19,6 +20,8 @@ export class Handshakes {
   readonly #options: HandshakesOptions;
   /** By address, the one whose turn is next first. */
   readonly #waiting = new Map<string, Socket[]>();
+  /** Begun and not ended, by {@link keyOf}. */
+  readonly #underWay = new Set<string>();
   #isScheduled = false;
 
   constructor(options: HandshakesOptions) {
@@ -38,6 +41,21 @@ export class Handshakes {
       if (socket.readableLength === 0) this.#giveUp(socket, "it ended before its handshake began");
       else this.#enqueue(socket);
     });
+  }
+
+  /** Call when it has succeeded or failed; true the first time, false of one that has closed before. */
+  ended(peer: Peer): boolean {
+    return this.#underWay.delete(keyOf(peer));
+  }
+
+  #begin(socket: Socket): void {
+    const key = keyOf(socket);
+    this.#underWay.add(key);
+    socket.once("close", () => {
+      if (this.#underWay.delete(key))
+        this.#options.refused(socket, "it left during its handshake, as clients do that do not trust the certificate");
+    });
+    this.#options.begin(socket);
   }
 
   #giveUp(socket: Socket, detail: string): void {
@@ -71,9 +89,13 @@ export class Handshakes {
       this.#waiting.delete(address);
       if (queue.length > 0) this.#waiting.set(address, queue);
       if (socket === undefined || socket.destroyed) return false;
-      this.#options.begin(socket);
+      this.#begin(socket);
       return true;
     }
     return false;
   }
+}
+
+function keyOf({ remoteAddress, remotePort }: Peer): string {
+  return `${remoteAddress} ${remotePort}`;
 }

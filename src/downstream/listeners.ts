@@ -15,7 +15,7 @@ import {
 import { GatewayError } from "../core/errors.ts";
 import type { Log } from "../flow/ports.ts";
 import type { Origin } from "./connection.ts";
-import { addressOf, Doors, type Endpoint } from "./doors.ts";
+import { addressOf, Doors, type Endpoint, type Peer } from "./doors.ts";
 import { Handshakes } from "./handshakes.ts";
 import type { LeafLimits } from "./limits.ts";
 import type { Refusals } from "./refusals.ts";
@@ -95,23 +95,36 @@ function tlsDoor(
   doors: Doors,
   refusals: Refusals,
 ): (socket: Socket) => void {
-  const met = (socket: TLSSocket, origin: Origin): void => accept(socket, { ...origin, letIn: doors.letIn(socket) });
-  const tls = tlsServer(certificates, options, met, refusals);
+  const refused = (peer: Peer, detail: string): void =>
+    refusals.refused("tls", { leafId: undefined, remoteAddress: addressOf(peer) }, detail);
+  const tls = tlsServer(certificates, options, {
+    agreed: (socket, origin) => {
+      handshakes.ended(socket);
+      accept(socket, { ...origin, letIn: doors.letIn(socket) });
+    },
+    failed: (socket, detail) => {
+      // One that has left has no address any more: the socket below it, which had one, tells.
+      if (handshakes.ended(socket)) refused(socket, detail);
+    },
+  });
   const handshakes = new Handshakes({
     begin: (socket) => tls.emit("connection", socket),
     firstByteTimeoutMs: options.limits.tlsHandshakeTimeoutMs,
-    refused: (socket, detail) =>
-      refusals.refused("tls", { leafId: undefined, remoteAddress: addressOf(socket) }, detail),
+    refused,
   });
   return (socket) => handshakes.add(socket);
+}
+
+interface Outcome {
+  readonly agreed: (socket: TLSSocket, origin: Origin) => void;
+  readonly failed: (socket: TLSSocket, detail: string) => void;
 }
 
 /** Never listens itself: the doors hand it sockets that they have counted. */
 function tlsServer(
   certificates: CertificateSource,
   { limits, log }: { readonly limits: LeafLimits; readonly log: Log },
-  accept: (socket: TLSSocket, origin: Origin) => void,
-  refusals: Refusals,
+  { agreed, failed }: Outcome,
 ): TlsServer {
   let contexts = secureContexts(certificates.current());
   const server = createTlsServer({
@@ -131,12 +144,12 @@ function tlsServer(
     }
   });
   server.on("tlsClientError", (error, socket) => {
-    refusals.refused("tls", { leafId: undefined, remoteAddress: addressOf(socket) }, error.message);
+    failed(socket, error.message);
     socket.destroy();
   });
   server.on("secureConnection", (socket) => {
     const [certificate, ...issuers] = chainOf(socket.getPeerCertificate(true));
-    accept(socket, { plain: false, remoteAddress: addressOf(socket), certificate, issuers });
+    agreed(socket, { plain: false, remoteAddress: addressOf(socket), certificate, issuers });
   });
   return server;
 }

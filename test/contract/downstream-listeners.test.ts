@@ -152,6 +152,20 @@ describe("TLS", () => {
     await until(() => rig.refused("tls") === 1);
   });
 
+  test("a client that does not trust the certificate is told with its address, once", async () => {
+    await using rig = await LeafBrokerRig.start({ listeners: tls(new Certificates(gatewayCertificate)) });
+    const ca = (await makeAuthority("somebody else's CA")).pem;
+    await expect(dialTls(rig, { ca })).rejects.toThrow("certificate");
+    await until(() => rig.refused("tls") === 1);
+    expect(rig.log.lines).toMatchObject([
+      { event: "a leaf was refused", fields: { remoteAddress: HOST, detail: expect.stringContaining("trust") } },
+    ]);
+    const trusting = await dialTls(rig);
+    trusting.destroy();
+    await until(() => rig.broker.load.connections === 0);
+    expect(rig.refused("tls")).toBe(1);
+  });
+
   test("the name that a client asks for chooses the certificate; the first serves all others", async () => {
     await using rig = await LeafBrokerRig.start({
       listeners: tls(new Certificates(gatewayCertificate, otherCertificate)),
