@@ -36,6 +36,32 @@ describe("G4 versions", () => {
 });
 
 describe("G3 desired", () => {
+  test("a read waits for what is under way, and what comes meanwhile waits for the read", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const before = world.hub.reads;
+    world.hub.slow = "messages";
+    const first = leaf.telemetry(1);
+    await world.pass(1);
+    wantRead(world);
+    await world.pass(1_000);
+    expect(world.hub.reads).toBe(before);
+    world.hub.slow = "reads";
+    world.hub.release();
+    await world.pass(10);
+    expect(world.hub.reads).toBe(before + 1);
+    const taken = world.hub.telemetry.length;
+    const second = leaf.telemetry(2);
+    await world.pass(1_000);
+    expect(await Promise.all([first, second])).toEqual([{ kind: "done" }, { kind: "done" }]);
+    expect(world.hub.telemetry).toHaveLength(taken);
+    world.hub.slow = false;
+    world.hub.release();
+    await world.pass(1_000);
+    expect(world.hub.telemetry).toHaveLength(taken + 1);
+  });
+
   test("nothing is read while the WAN is away, and once the moment it returns", async () => {
     await using world = await connectedWorld();
     const before = world.hub.reads;

@@ -71,6 +71,39 @@ describe("G1 telemetry", () => {
     expect(arrivals(world)).toEqual([1, 2, 3]);
   });
 
+  test("sixteen messages at most are under way", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    world.hub.slow = "messages";
+    const sent = Array.from({ length: 40 }, (_, n) => leaf.telemetry(n));
+    await world.pass(10);
+    expect(arrivals(world)).toHaveLength(16);
+    world.hub.slow = false;
+    world.hub.release();
+    await world.pass(1_000);
+    expect(await Promise.all(sent)).toEqual(sent.map(() => ({ kind: "done" })));
+    expect(arrivals(world)).toEqual(sent.map((_, n) => n));
+  });
+
+  test("what has outlived its time when the link is back is not sent, and counted", async () => {
+    const metrics = new RecordingMetrics();
+    await using world = await connectedWorld({ metrics, settings: { timeToLiveSecs: 60 } });
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    world.hub.link("down");
+    const old = leaf.telemetry(1);
+    await world.pass(59_000);
+    const young = leaf.telemetry(2);
+    // Between two sweeps: only whoever takes it to send it can notice.
+    await world.pass(1_500);
+    world.hub.link("up");
+    await world.pass(1_000);
+    expect(await Promise.all([old, young])).toEqual([{ kind: "done" }, { kind: "done" }]);
+    expect(arrivals(world)).toEqual([2]);
+    expect(metrics.value("telemetry_dropped_total", { reason: "expired" })).toBe(1);
+  });
+
   test("messages that fail in another order than they went in go again in their own", async () => {
     await using world = await worldWithFailure();
     world.hub.link("down");

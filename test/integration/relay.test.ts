@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { leafIdOf } from "../support/arbitraries.ts";
 import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
 describe("G1 telemetry", () => {
@@ -13,6 +14,20 @@ describe("G1 telemetry", () => {
     const message = world.hub.telemetry.at(-1);
     expect(message?.system["sub"]).toBe("leaf1");
     expect(message?.properties).toMatchObject({ leafId: "leaf1", leafModelId: "dtmi:com:example:Thermostat;1" });
+  });
+
+  test("the time at which a message arrived goes with it, unless the clock is not set", async () => {
+    let isSet = true;
+    await using world = await connectedWorld({ clockIsSet: () => isSet });
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    const stamped = async (): Promise<string | undefined> => {
+      await leaf.telemetry({ temperature: 21 });
+      return world.hub.telemetry.at(-1)?.properties["iothub-creation-time-utc"];
+    };
+    expect(await stamped()).toBe(new Date(world.clock.now()).toISOString());
+    isSet = false;
+    expect(await stamped()).toBeUndefined();
   });
 
   test("messages that arrive while the link is down are on disk before they are acknowledged, and go up in order later", async () => {
@@ -60,6 +75,28 @@ describe("G2 reported", () => {
     expect(await leaf.report({ bad: "fine" })).toBe(204);
     await world.pass(10_000);
     expect(world.hub.reported["leaf1"]).toMatchObject({ bad: "fine" });
+  });
+});
+
+describe("G4 versions", () => {
+  test("an acknowledgement of a version that the hub has never issued goes up as a value of the leaf's own", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    const { version } = world.hub;
+    await leaf.report({
+      mode: { value: 1, ac: 200, av: version },
+      target: { value: 2, ac: 200, av: version + 1 },
+      thermostat1: { __t: "c", target: { value: 3, ac: 200, av: version + 99 } },
+    });
+    // Pushed, and not read since.
+    const { reads } = world.hub;
+    await world.pass(6_000);
+    expect(world.hub.reads).toBe(reads);
+    expect(Object.assign({}, ...world.hub.patches)).toMatchObject({
+      leaf1: { mode: { value: 1, ac: 200, av: version }, target: { value: 2, ac: 203, av: 0 } },
+      leaf1__thermostat1: { target: { value: 3, ac: 203, av: 0 } },
+    });
   });
 });
 
@@ -226,6 +263,23 @@ describe("the WAN returns", () => {
 });
 
 describe("sessions", () => {
+  test("a leaf whose record the disk does not take is told to try again (3), and is let in when it does", async () => {
+    await using world = await connectedWorld();
+    const connect = {
+      leafId: leafIdOf("leaf1"),
+      modelId: undefined,
+      dialect: "iothub",
+      clean: false,
+      remoteAddress: "",
+    };
+    for (const misfortune of ["fail", "fail-written", "none"] as const) {
+      world.misfortune = () => misfortune;
+      expect(await world.leaves.handler?.admit(connect)).toMatchObject(
+        misfortune === "none" ? { kind: "accepted" } : { kind: "refused", code: 3 },
+      );
+    }
+  });
+
   test("a clean session leaves no subscription behind for a later one that is kept", async () => {
     await using world = await connectedWorld();
     const leaf = world.leaves.leaf("leaf1");

@@ -49,6 +49,7 @@ export interface WorldOptions {
   readonly metrics?: Metrics;
   /** An edgeHub between the gateway and the hub. */
   readonly edge?: boolean;
+  readonly clockIsSet?: () => boolean;
 }
 
 export class RelayWorld implements AsyncDisposable {
@@ -95,7 +96,7 @@ export class RelayWorld implements AsyncDisposable {
       naming: { sha256Hex, aliases: this.aliases },
       models: this.#options.models ?? new Map(),
       settings: () => this.settings,
-      clockIsSet: () => true,
+      clockIsSet: this.#options.clockIsSet ?? (() => true),
       version: "0.0.0-test",
       bootId: this.bootId,
       setLogLevel: () => true,
