@@ -73,7 +73,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   cut: { usage: "cut [10s]", summary: "Cut the gateway off edgeHub, once or for a time", options: [], run: cutEdge },
   control: {
     usage: "control [<name> [json]]",
-    summary: "List the troubles that the hub can make, or make one",
+    summary: "List the troubles that the hub can make, or make one (docs/testing.md)",
     options: [],
     run: callControl,
   },

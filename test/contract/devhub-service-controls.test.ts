@@ -1,5 +1,7 @@
 /** Troubles that end by themselves: the timed side of the controls, on a hub's own line and connections. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Controls, hubControls } from "../../src/devhub/control-functions.ts";
 import type { DevHub } from "../../src/devhub/devhub.ts";
@@ -22,6 +24,13 @@ function run(name: string, args: Record<string, string | number> = {}) {
   if (control === undefined) throw new Error(`no control ${name}`);
   return control(args);
 }
+
+it("docs/testing.md has all of them", () => {
+  const page = readFileSync(join(import.meta.dirname, "../../docs/testing.md"), "utf8");
+  const [, table = ""] = page.split("| control | arguments | does |\n| --- | --- | --- |\n");
+  const names = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, name]) => name);
+  expect(new Set(names)).toEqual(new Set(Object.keys(controls.functions)));
+});
 
 describe("a trouble with a duration", () => {
   it("mends the line when its time is over, and said when that would be", async () => {

@@ -138,7 +138,8 @@ export class RelayWorld implements AsyncDisposable {
     const relay = this.relay;
     if (relay === undefined) return;
     let disposed = false;
-    const done = relay[Symbol.asyncDispose]().then(() => {
+    // Also when it fails: a test that has failed with a broken disk is to say so at once.
+    const done = relay[Symbol.asyncDispose]().finally(() => {
       disposed = true;
     });
     while (!disposed) await this.clock.advance(1_000);
