@@ -65,12 +65,21 @@ export class RawModule implements AsyncDisposable {
   readonly heard: Heard[] = [];
   /** Resolves when the hub has closed the connection. */
   readonly closed: Promise<void>;
+  /** Who waits for the answer to a request id. */
+  readonly #waiting = new Map<string, (answer: { status: number; topic: string; text: string }) => void>();
   #rid = 0;
 
   private constructor(client: MqttClient) {
     this.client = client;
     this.closed = new Promise((resolve) => client.once("close", () => resolve()));
-    client.on("message", (topic, payload) => this.heard.push({ topic, text: payload.toString("utf8") }));
+    client.on("message", (topic, payload) => this.#hear({ topic, text: payload.toString("utf8") }));
+  }
+
+  #hear({ text, topic }: Heard): void {
+    this.heard.push({ topic, text });
+    const [, status, rid = ""] = /^\$iothub\/twin\/res\/(\d+)\/\?\$rid=([^&]+)/.exec(topic) ?? [];
+    this.#waiting.get(rid)?.({ status: Number(status), topic, text });
+    this.#waiting.delete(rid);
   }
 
   /** Rejects when CONNECT is refused; the error carries the CONNACK code. */
@@ -129,15 +138,7 @@ export class RawModule implements AsyncDisposable {
   }
 
   answerTo(rid: string): Promise<{ status: number; topic: string; text: string }> {
-    return new Promise((resolve) => {
-      const look = (topic: string, payload: Buffer) => {
-        const [, status, found] = /^\$iothub\/twin\/res\/(\d+)\/\?\$rid=([^&]+)/.exec(topic) ?? [];
-        if (found !== rid) return;
-        this.client.off("message", look);
-        resolve({ status: Number(status), topic, text: payload.toString("utf8") });
-      };
-      this.client.on("message", look);
-    });
+    return new Promise((resolve) => this.#waiting.set(rid, resolve));
   }
 
   /** Desired notifications heard so far. */
