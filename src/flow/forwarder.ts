@@ -23,9 +23,18 @@ const ALONE_FROM_FAILURES = 2;
 const RETRY_AFTER_MS = 1_000;
 const SWEEP_MS = 10_000;
 
+/**
+ * So long a link must have held before a message that failed again and again is judged by what it does to it: an edgeHub that dies
+ * soon after its start dies of something else.
+ */
+const QUIET_MS = 2_000;
+
 /** One link, until the next one: its status message is the first on it. */
 interface Link {
-  proof: "under way" | "given" | "failed";
+  /** "held": the status message passed, and the link has stood for a while since. */
+  proof: "under way" | "given" | "held" | "failed";
+  /** Every other link has suspects wait for "held": none may ever get there, and what is no poison must pass all the same. */
+  readonly isPatient: boolean;
 }
 
 export interface ForwarderOptions {
@@ -111,7 +120,7 @@ export class Forwarder {
     if (state === "down") return;
     this.#blocked = false;
     if (!this.#retention.isEmpty) this.#lookFirst();
-    this.#link = { proof: "under way" };
+    this.#link = { proof: "under way", isPatient: this.#link?.isPatient === false };
     this.#prove(this.#link);
     this.#pump();
   }
@@ -124,6 +133,7 @@ export class Forwarder {
       .then(
         (outcome) => {
           link.proof = outcome.kind === "accepted" ? "given" : "failed";
+          if (link.proof === "given") this.#awaitQuiet(link);
         },
         (error: unknown) => {
           link.proof = "failed";
@@ -131,6 +141,21 @@ export class Forwarder {
         },
       )
       .finally(() => this.#pump());
+  }
+
+  #awaitQuiet(link: Link): void {
+    this.#options.clock.sleep(QUIET_MS, this.#stopping.signal).then(
+      () => {
+        link.proof = "held";
+        this.#pump();
+      },
+      () => undefined,
+    );
+  }
+
+  #mayTrySuspect(): boolean {
+    const { isPatient = false, proof } = this.#link ?? {};
+    return this.#window.length === 0 && proof !== "under way" && !(isPatient && proof === "given");
   }
 
   /** Behind the link may be an edgeHub that has lost what it took: then that goes first, and the order of each leaf holds. */
@@ -183,7 +208,7 @@ export class Forwarder {
       const live = this.#queue.take();
       if (live === undefined) return;
       const isSuspect = live.failures >= ALONE_FROM_FAILURES;
-      if (isSuspect && (this.#window.length > 0 || this.#link?.proof === "under way")) {
+      if (isSuspect && !this.#mayTrySuspect()) {
         this.#queue.giveBack([live]);
         return;
       }
@@ -196,11 +221,11 @@ export class Forwarder {
 
   async #send(live: Live): Promise<void> {
     const { upstream, metrics } = this.#options;
-    const link = this.#link;
+    const isProven = this.#link?.proof === "held";
     const outcome = await upstream.send(TELEMETRY_OUTPUT, live.entry.message);
     metrics.count("upstream_sends_total", { outcome: outcome.kind });
     if (outcome.kind === "accepted") this.#accepted(live);
-    else await this.#failed(live, outcome, link?.proof === "given");
+    else await this.#failed(live, outcome, isProven);
     this.#window.splice(this.#window.indexOf(live), 1);
     if (this.#window.length > 0) {
       this.#pump();
@@ -217,7 +242,7 @@ export class Forwarder {
     if (this.#options.settings().durability === "power-safe") this.#retention.add(live.entry);
   }
 
-  /** `isProven`: on the link that it was sent on, another message had passed. That link may be gone by now. */
+  /** `isProven`: another message had passed on that link, and it had held since. It may be gone by now. */
   async #failed(live: Live, outcome: Outcome & { kind: "failed" }, isProven: boolean): Promise<void> {
     live.failures += 1;
     if (afterFailure(live.failures, isProven, outcome.fault) === "set-aside") {

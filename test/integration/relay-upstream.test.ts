@@ -36,6 +36,50 @@ describe("G1 telemetry", () => {
     expect(world.store.usage().entries).toBe(0);
   });
 
+  test("a message that was on its way each time when edgeHub died soon after its start is not taken for the cause", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld({ log });
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    let upMs = world.clock.steady();
+    let lives = 0;
+    world.hub.closesFor = ({ properties }) =>
+      properties["leafId"] !== undefined && lives < 12 && world.clock.steady() - upMs < 1_000;
+    const up = (): void => {
+      if (world.hub.isUp) return;
+      lives += 1;
+      upMs = world.clock.steady();
+      world.hub.link("up");
+    };
+    world.hub.link("down");
+    up();
+    const sent = [leaf.telemetry(1), leaf.telemetry(2)];
+    for (let round = 0; round < 60; round += 1) {
+      await world.pass(1_000);
+      up();
+    }
+    expect(await Promise.all(sent)).toEqual([{ kind: "done" }, { kind: "done" }]);
+    expect(log.events("error")).toEqual([]);
+    expect([...new Set(arrivals(world))]).toEqual([1, 2]);
+  });
+
+  test("goes on over links that never hold for long, whatever failed on them before", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    const sent = Array.from({ length: 40 }, (_, n) => leaf.telemetry(n));
+    world.hub.slow = "messages";
+    for (let round = 0; round < 40; round += 1) {
+      world.hub.slow = round < 3 ? "messages" : false;
+      world.hub.link("up");
+      await world.pass(1_000);
+      world.hub.link("down");
+      await world.pass(100);
+    }
+    await Promise.all(sent);
+    expect([...new Set(arrivals(world))]).toEqual(Array.from({ length: 40 }, (_, n) => n));
+  });
+
   /** The first of two waits for edgeHub's answer, the second has been refused for the moment. */
   async function worldWithFailure(): Promise<RelayWorld> {
     const world = await connectedWorld();
