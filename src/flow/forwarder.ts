@@ -179,9 +179,9 @@ export class Forwarder {
     this.#pump();
   }
 
-  /** Messages that edgeHub still holds for the cloud; zero lets retained entries go. */
-  edgeHubBacklog(messages: number): void {
-    this.#retention.backlog(messages);
+  /** Messages that edgeHub still held for the cloud at that steady time; zero lets entries go that are retained since before. */
+  edgeHubBacklog(messages: number, asOfMs: number): void {
+    this.#retention.backlog(messages, asOfMs);
   }
 
   /** Another edgeHub process: in power-safe all that it may have lost goes up once more. Rejects when the disk is in the way. */

@@ -145,8 +145,8 @@ export interface WanHandler {
   wan(state: WanState): void;
   /** The edgeHub process that is there (its `instance_number`): at first sight, and whenever it is another one. */
   edgeHubInstance(instance: string): void;
-  /** Messages that edgeHub holds for the cloud. */
-  backlog(messages: number): void;
+  /** Messages that edgeHub holds for the cloud, among them all that it took before `asOfMs` (steady time) and has not sent. */
+  backlog(messages: number, asOfMs: number): void;
 }
 
 // ------------------------------------------------------------------------------------------------ store

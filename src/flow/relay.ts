@@ -312,9 +312,9 @@ export class Relay implements AsyncDisposable {
           this.#sync.requestRead();
         });
       },
-      backlog: (messages) => {
+      backlog: (messages, asOfMs) => {
         metrics.gauge("edgehub_backlog_messages", messages);
-        this.#forwarder.edgeHubBacklog(messages);
+        this.#forwarder.edgeHubBacklog(messages, asOfMs);
       },
     };
   }

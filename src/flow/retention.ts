@@ -59,10 +59,10 @@ export class Retention {
     this.#bytes += bytes;
   }
 
-  /** Messages that edgeHub still holds for the cloud. */
-  backlog(messages: number): void {
+  /** Messages that edgeHub still held for the cloud at that steady time, which is before it was asked. */
+  backlog(messages: number, asOfMs: number): void {
     this.#isBacklogKnown = true;
-    if (messages === 0) this.#backlogClearedMs = this.#options.clock.steady();
+    if (messages === 0) this.#backlogClearedMs = asOfMs;
   }
 
   /** Everything becomes an outbox entry again, under its old number and so in front of all others. Nothing may be settled meanwhile. */
@@ -139,6 +139,6 @@ export class Retention {
     const ageMs = clock.steady() - sinceMs;
     if (ageMs > timeToLiveSecs * 1000) return true;
     if (ageMs < retainAfterAckSecs * 1000) return false;
-    return !this.#isBacklogKnown || this.#backlogClearedMs >= sinceMs;
+    return !this.#isBacklogKnown || this.#backlogClearedMs > sinceMs;
   }
 }

@@ -124,10 +124,11 @@ class EdgeHubWanWatch implements WanWatch {
     const { clock, log, identity } = this.#options;
     const { signal } = this.#stopping;
     if (this.#metricsUrl === undefined) return undefined;
+    const askedMs = clock.steady();
     try {
       const metrics = await scrapeEdgeHub(this.#metricsUrl, identity, this.#limits.scrapeTimeoutMs, clock, signal);
       this.#metricsMissing = false;
-      this.#take(metrics);
+      this.#take(metrics, askedMs);
       return metrics;
     } catch (error) {
       if (signal.aborted) return undefined;
@@ -139,9 +140,9 @@ class EdgeHubWanWatch implements WanWatch {
     }
   }
 
-  #take({ instance, ...figures }: EdgeHubMetrics): void {
+  #take({ instance, ...figures }: EdgeHubMetrics, askedMs: number): void {
     this.#observe({ kind: "metrics", atMs: this.#options.clock.steady(), ...figures });
-    this.#tell((handler) => handler.backlog(figures.backlog));
+    this.#tell((handler) => handler.backlog(figures.backlog, askedMs));
     if (instance === undefined || instance === this.#instance) return;
     this.#instance = instance;
     this.#tell((handler) => handler.edgeHubInstance(instance));

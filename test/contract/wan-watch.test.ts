@@ -12,6 +12,7 @@ const MODULE = { deviceId: "edge1", moduleId: "gw" };
 class RecordingWan implements WanHandler {
   readonly states: WanState[] = [];
   readonly backlogs: number[] = [];
+  readonly asOfMs: number[] = [];
   readonly instances: string[] = [];
 
   wan(state: WanState): void {
@@ -20,8 +21,9 @@ class RecordingWan implements WanHandler {
   edgeHubInstance(instance: string): void {
     this.instances.push(instance);
   }
-  backlog(messages: number): void {
+  backlog(messages: number, asOfMs: number): void {
     this.backlogs.push(messages);
+    this.asOfMs.push(asOfMs);
   }
 }
 
@@ -79,6 +81,21 @@ describe("WanWatch", () => {
     await until("the backlog", () => heard.backlogs.at(-1) === 3);
     rig.devHub.wan.restore();
     await until("its end", () => heard.backlogs.at(-1) === 0);
+  });
+
+  it("tells of which moment the backlog is: a page that is slow in coming shows nothing newer than its request", async () => {
+    const page = 'edgehub_queue_length{endpoint="iothub"} 0\n';
+    let askedMs = 0;
+    const slow = createServer((_request, response) => {
+      askedMs = realClock.steady();
+      setTimeout(() => response.end(page), 50);
+    });
+    await new Promise<void>((resolve) => slow.listen(0, "127.0.0.1", resolve));
+    const { port } = slow.address() as AddressInfo;
+    await startWatch({ metricsUrl: `http://127.0.0.1:${port}/metrics`, limits: { scrapeEveryMs: 600_000 } });
+    await until("the page", () => heard.backlogs.length > 0);
+    expect(heard.asOfMs[0]).toBeLessThanOrEqual(askedMs);
+    await new Promise((resolve) => slow.close(resolve));
   });
 
   it("tells of a new edgeHub process, once", async () => {

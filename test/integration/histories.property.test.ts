@@ -153,6 +153,19 @@ const FOUND: readonly (readonly [name: string, steps: readonly Step[]])[] = [
     ],
   ],
   [
+    "power-safe: a backlog that was empty in the moment in which edgeHub took a message says nothing of it",
+    [
+      { kind: "kill", afterWrites: 0 },
+      { kind: "telemetry", leaf: 0, count: 1 },
+      { kind: "pass", ms: 130_000 },
+      { kind: "wan", state: "cut", told: false },
+      { kind: "link", state: "up" },
+      { kind: "pass", ms: 130_000 },
+      { kind: "edge-restart", lose: true, toldAfter: false },
+      { kind: "connect", leaf: 0, clean: false },
+    ],
+  ],
+  [
     "power-safe: what edgeHub took is not forgotten while its backlog was never seen empty",
     [
       { kind: "telemetry", leaf: 0, count: 1 },

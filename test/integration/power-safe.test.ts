@@ -39,6 +39,21 @@ async function send(world: RelayWorld, from: number, to: number): Promise<void> 
 const numbers = (to: number): number[] => Array.from({ length: to }, (_, n) => n);
 
 describe("G1 power-safe", () => {
+  test("a look at edgeHub's backlog that began before edgeHub took a message says nothing of it", async () => {
+    const { world } = await powerSafeWorld();
+    world.hub.wan("cut");
+    const askedMs = world.clock.steady();
+    await send(world, 0, 1);
+    world.wan.handler?.backlog(0, askedMs);
+    await world.pass(130_000);
+    world.hub.link("down");
+    world.edge?.restart("all");
+    world.hub.link("up");
+    world.hub.wan("up");
+    await world.pass(10_000);
+    expect(arrived(world)).toEqual([0]);
+  });
+
   test.each([
     ["told before the link is back", false],
     ["found out when the link is back", true],

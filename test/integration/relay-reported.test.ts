@@ -306,9 +306,9 @@ describe("G7 bounded", () => {
     });
     await world.start();
     world.hub.link("up");
-    world.wan.handler?.backlog(0);
+    world.wan.handler?.backlog(0, world.clock.steady());
     await world.pass(1_000);
-    world.wan.handler?.backlog(1_000);
+    world.wan.handler?.backlog(1_000, world.clock.steady());
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     const retained = async (): Promise<number> => {

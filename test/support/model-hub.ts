@@ -312,7 +312,12 @@ export class ModelWan implements WanWatch {
   fromStore = 0;
   /** With it, its metrics are what is seen. */
   edge: ModelEdge | undefined;
+  readonly #clock: Clock;
   #state: WanState = "unknown";
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   async open(handler: WanHandler): Promise<void> {
     this.handler = handler;
@@ -330,7 +335,7 @@ export class ModelWan implements WanWatch {
   scrape(): void {
     if (this.edge === undefined) return;
     this.handler?.edgeHubInstance(String(this.edge.instance));
-    this.handler?.backlog(this.edge.backlog);
+    this.handler?.backlog(this.edge.backlog, this.#clock.steady());
   }
 
   async cloudReads(): Promise<number | undefined> {

@@ -55,7 +55,7 @@ export interface WorldOptions {
 export class RelayWorld implements AsyncDisposable {
   readonly clock = new ManualClock();
   readonly hub = new ModelHub(this.clock);
-  readonly wan = new ModelWan();
+  readonly wan = new ModelWan(this.clock);
   readonly leaves = new ModelLeaves();
   readonly edge: ModelEdge | undefined;
   settings: RelaySettings;
