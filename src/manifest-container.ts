@@ -66,6 +66,11 @@ export function checkContainer(name: string, createOptions: JsonObject, stateFol
   const warnings: [boolean, string][] = [
     [host["ReadonlyRootfs"] === true, '"ReadonlyRootfs": true keeps intruders from settling in'],
     [list(host["CapDrop"]).includes("ALL"), '"CapDrop": ["ALL"]: it needs no capabilities'],
+    [hasNoNewPrivileges(host), '"SecurityOpt": ["no-new-privileges"]: nothing in it may become root'],
+    [
+      typeof host["PidsLimit"] === "number",
+      '"PidsLimit" should bound its processes, so that nobody can use them all up',
+    ],
     [typeof host["Memory"] === "number", '"Memory" should bound it, so that a defect cannot take the box down'],
     [isJsonObject(host["LogConfig"]), '"LogConfig" should rotate its log, which fills the disk otherwise'],
     [host["Privileged"] !== true, "it needs no privileges"],
@@ -76,6 +81,11 @@ export function checkContainer(name: string, createOptions: JsonObject, stateFol
       error(where, `nothing is mounted at ${stateFolder}: twins, outbox and queues end with the container`),
     );
   return findings;
+}
+
+/** Docker takes three spellings. */
+function hasNoNewPrivileges(host: JsonObject): boolean {
+  return list(host["SecurityOpt"]).some((option) => /^no-new-privileges(?:[:=]true)?$/.test(word(option)));
 }
 
 function isMounted(host: JsonObject, folder: string): boolean {

@@ -213,6 +213,18 @@ describe("cloud-to-device messages for a sleeping leaf", () => {
     expect(leaf.cloudToDevice).toEqual(["long"]);
   });
 
+  test("are called queued only when the disk has them", async () => {
+    await using world = await sleepingWorld();
+    world.misfortune = () => "fail";
+    await run(world, "sendCloudToDevice", { leafId: "leaf1", payload: "refused" }, 500);
+    world.misfortune = () => "none";
+    expect(await run(world, "sendCloudToDevice", { leafId: "leaf1", payload: "taken" })).toMatchObject({ queued: 1 });
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: false });
+    await world.pass(1_000);
+    expect(leaf.cloudToDevice).toEqual(["taken"]);
+  });
+
   test("go on though the disk fails to note a delivery", async () => {
     await using world = await sleepingWorld();
     for (const payload of ["a", "b", "c"]) await run(world, "sendCloudToDevice", { leafId: "leaf1", payload });

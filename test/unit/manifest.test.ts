@@ -100,6 +100,8 @@ describe("the check of a manifest", () => {
     ["a start before edgeHub", module({ startupOrder: 0 }), /starts before edgeHub/],
     ["a root that can be written", hostConfig({ ReadonlyRootfs: null }), /ReadonlyRootfs/],
     ["capabilities", hostConfig({ CapDrop: null }), /CapDrop/],
+    ["new privileges", hostConfig({ SecurityOpt: ["seccomp=default"] }), /no-new-privileges/],
+    ["no bound of its processes", hostConfig({ PidsLimit: null }), /PidsLimit/],
     ["no bound of its memory", hostConfig({ Memory: null }), /Memory/],
     ["a log that grows", hostConfig({ LogConfig: null }), /LogConfig/],
     [
