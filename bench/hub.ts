@@ -83,8 +83,13 @@ export async function startFloor(hub: Hub, upstream: "bare" | "sdk" = "bare"): P
 }
 
 /** Messages each second that the unmodified ModuleClient alone brings to the hub. */
-export function sendBare(hub: Hub, messages: number, bytes: number): Promise<number> {
-  const given = [addressOf(hub), String(messages), String(bytes)];
+export function sendBare(
+  hub: Hub,
+  messages: number,
+  bytes: number,
+  properties: Readonly<Record<string, string>> = {},
+): Promise<number> {
+  const given = [addressOf(hub), String(messages), String(bytes), JSON.stringify(properties)];
   return during(startProcess(join("bench", "sender.ts"), given), async (child) => {
     const said = await child.line(/"perSec"/, 60_000 + messages);
     return z.object({ perSec: z.number() }).parse(JSON.parse(said)).perSec;

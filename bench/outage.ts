@@ -9,6 +9,13 @@ const LEAVES = 100;
 const MEASURED_BYTES = 300;
 /** Enough to be warm. */
 const BARE_MESSAGES = 100_000;
+const AS_THE_GATEWAY_SENDS = {
+  "$.mid": "01234567-89ab-cdef-0123-456789abcdef",
+  "$.sub": "bench99",
+  "iothub-creation-time-utc": "2026-01-01T00:00:00.000Z",
+  leafId: "bench99",
+  leafModelId: "dtmi:com:example:Thermostat;1",
+};
 
 /** A queue of a million messages is beyond the default limit on purpose. */
 const ROOMY = { GATEWAY_MAX_SIZE_BYTES: "8000000000" };
@@ -87,7 +94,8 @@ export async function queue(folder: string, messages: number): Promise<Section> 
       const perSec = messages / ((performance.now() - startedMs) / 1000);
       return { startSecs: (startedMs - startMs) / 1000, rssMb, peakRssMb: front.process.usage().peakRssMb, perSec };
     });
-    const barePerSec = await sendBare(hub, Math.min(messages, BARE_MESSAGES), MEASURED_BYTES);
+    const barePerSec = await sendBare(hub, BARE_MESSAGES, MEASURED_BYTES);
+    const samePerSec = await sendBare(hub, BARE_MESSAGES, MEASURED_BYTES, AS_THE_GATEWAY_SENDS);
     return [
       String(messages),
       drained.startSecs.toFixed(2),
@@ -96,6 +104,8 @@ export async function queue(folder: string, messages: number): Promise<Section> 
       drained.perSec.toFixed(0),
       barePerSec.toFixed(0),
       (drained.perSec / barePerSec).toFixed(2),
+      samePerSec.toFixed(0),
+      (drained.perSec / samePerSec).toFixed(2),
     ];
   });
   return {
@@ -107,7 +117,9 @@ export async function queue(folder: string, messages: number): Promise<Section> 
       "peak RSS MB",
       "drained messages/s",
       "bare sendEvent/s",
-      "of bare",
+      "of it",
+      "the same with our properties/s",
+      "of it",
     ],
     rows: [row],
     note: "Targets for 1,000,000 (`--large`): start-up under 5 s, memory under 200 MB, 0.8 of what the unmodified ModuleClient alone sends.",

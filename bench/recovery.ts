@@ -16,8 +16,8 @@ import { runLoad } from "./throughput.ts";
 
 const MODULE = { deviceId: "edge1", moduleId: "gw" };
 const LEAVES = 1_000;
-const LINK_ROUNDS = 20;
-const WAN_ROUNDS = 3;
+const LINK_ROUNDS = 30;
+const WAN_ROUNDS = 10;
 const WITHIN_MS = 120_000;
 
 /** GETs from the cache while the hub is dead, each leaf one a second. */

@@ -1,12 +1,12 @@
 /**
  * Sends messages through the unmodified ModuleClient as fast as the hub acknowledges them, with the gateway's window, and says
- * how many that is each second. Arguments: the hub's address as JSON, how many messages, bytes of each.
+ * how many that is each second. Arguments: the hub's address as JSON, how many messages, bytes of each, their properties as JSON.
  */
 import { type HubAddress, sdkUpstream, WINDOW } from "./upstream.ts";
 
-const [address = "", messages = "", bytes = ""] = process.argv.slice(2);
+const [address = "", messages = "", bytes = "", properties = "{}"] = process.argv.slice(2);
 const payload = Buffer.from(JSON.stringify({ pad: "x".repeat(Number(bytes) - JSON.stringify({ pad: "" }).length) }));
-const send = await sdkUpstream(JSON.parse(address) as HubAddress);
+const send = await sdkUpstream(JSON.parse(address) as HubAddress, JSON.parse(properties) as Record<string, string>);
 const startMs = performance.now();
 await new Promise<void>((resolve, reject) => {
   let left = Number(messages);
