@@ -44,7 +44,7 @@ export interface StoreSizes {
 }
 
 /** The first is large against what merging costs, small against what a gateway may keep. */
-const SIZES: StoreSizes = { compactBytes: 32 * 1024 * 1024, reserveBytes: RESERVE_BYTES };
+const SIZES: StoreSizes = { compactBytes: 8 * 1024 * 1024, reserveBytes: RESERVE_BYTES };
 
 /**
  * Opens the store in `folder`, which is made when it does not exist; its parent must be on the same volume, since a damaged

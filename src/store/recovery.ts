@@ -71,12 +71,13 @@ const MB = 1024 * 1024;
 
 async function openPlain(folder: string): Promise<Level> {
   // Without compression a damaged byte costs one entry; with it, a whole block of them.
-  // Open tables are mapped into memory, 1 MB each: few are enough for reading in order.
+  // Open tables are mapped into memory, 1 MB each: few are enough for reading in order. Nothing is read often enough for a cache.
   // Half and a quarter of the usual sizes: what LevelDB merges in one go must fit into the reserve of a full disk. It costs a
   // twentieth more writing when a long queue is written at full speed, and nothing at the pace of leaves.
   const level: Level = new ClassicLevel(folder, {
     ...LEVEL_ENCODING,
     compression: false,
+    cacheSize: MB,
     maxOpenFiles: 64,
     maxFileSize: MB,
     writeBufferSize: MB,

@@ -23,7 +23,7 @@ export interface RoomOptions {
 }
 
 /** Of `compactBytes`, while the disk is full. */
-const FULL_PART = 16;
+const FULL_PART = 4;
 /** What LevelDB holds beside the entries, in `compactBytes`: write-ahead logs, tables whose turn has not come. */
 const SLACK = 3;
 
