@@ -15,7 +15,7 @@ import {
   ownValue,
 } from "./merge-patch.ts";
 import type { Json, JsonObject, Subscription } from "./message.ts";
-import { formatModulePath, withPaths } from "./module-path.ts";
+import { formatModulePath, parseModulePath, valueAt, withPaths } from "./module-path.ts";
 import { resetAcknowledgements, trackDesired } from "./property-ack.ts";
 import { sameValue } from "./same-value.ts";
 
@@ -139,6 +139,13 @@ function recreated(record: LeafRecord, desired: JsonObject, version: number, now
 export const HELD_BACK = "the hub takes it and keeps showing another value: held back while the reason is sought";
 export const REFUSED_SILENTLY = "the hub takes it and keeps showing another value";
 
+/** Not refused: the hub has what was sent, in a spelling that we do not know. Sent again only where the hub has nothing. */
+export const RESPELLED = "the hub keeps it in another spelling";
+
+export function respelledPaths(quarantined: Readonly<Record<string, string>>): readonly string[] {
+  return Object.keys(quarantined).filter((path) => quarantined[path] === RESPELLED);
+}
+
 /** Paths that edgeHub must be told a null for. */
 export function heldBackPaths(quarantined: Readonly<Record<string, string>>): readonly string[] {
   return Object.entries(quarantined)
@@ -159,6 +166,8 @@ export function owed(
   const sent = withPaths(view, {}, heldBack);
   const never = new Set(Object.keys(quarantined));
   for (const path of heldBack) never.delete(path);
+  for (const path of respelledPaths(quarantined))
+    if (valueAt(accepted, parseModulePath(path)) === undefined) never.delete(path);
   const due: [string, Json][] = [];
   for (const [component, change] of Object.entries(diff(accepted, sent, sameValue))) {
     if (never.has(component)) continue;

@@ -6,7 +6,7 @@ import type { LeafRecord } from "../core/leaf.ts";
 import type { JsonObject } from "../core/message.ts";
 import { parseModulePath, valueAt, withPaths } from "../core/module-path.ts";
 import { overlaid, withHollow } from "../core/pushed.ts";
-import { heldBackPaths, settleRead } from "../core/reconcile.ts";
+import { heldBackPaths, respelledPaths, settleRead } from "../core/reconcile.ts";
 import { moduleView } from "../translate/pnp.ts";
 import type { Leaf } from "./leaves.ts";
 import type { SilentRefusals } from "./silent-refusals.ts";
@@ -39,5 +39,6 @@ export function settle(
     const sent = withPaths(view, {}, heldBack);
     refusals.compared(leaf, { taken: record.accepted, shown, hub, view: sent });
   }
-  return settleRead(record, shown, view, context.fromCloud, hub);
+  const expected = withPaths(view, shown, respelledPaths(record.quarantined));
+  return settleRead(record, shown, expected, context.fromCloud, hub);
 }

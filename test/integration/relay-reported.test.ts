@@ -110,6 +110,35 @@ describe("G2 reported: what edgeHub has not sent yet", () => {
     expect(world.hub.reported["leaf1"]).toMatchObject({ x: 2 });
   });
 
+  test("a value that the hub spells in a way of its own stays there, is sent no more, and again only where it has gone", async () => {
+    const log = new RecordingLog();
+    await using world = await connectedWorld({ log });
+    world.hub.keeps = (reported) =>
+      JSON.parse(JSON.stringify(reported).replaceAll('"odd"', '"ODD"')) as typeof reported;
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.report({ x: "odd", y: 1 });
+    const own = (): unknown => world.hub.reported["leaf1"];
+    await world.pass(20_000_000);
+    expect(own()).toEqual({ __t: "c", x: "ODD", y: 1 });
+    expect(log.events().filter((event) => event.startsWith("the hub spells a reported property"))).toHaveLength(1);
+    const sends = world.hub.patches.length;
+    await leaf.report({ y: 2 });
+    await world.pass(20_000_000);
+    expect(world.hub.patches).toHaveLength(sends + 1);
+    expect(own()).toEqual({ __t: "c", x: "ODD", y: 2 });
+    expect(await world.hub.command("gateway*getLeaf", { leafId: "leaf1" })).toMatchObject({
+      payload: { owed: {}, quarantined: { "leaf1/x": "the hub keeps it in another spelling" } },
+    });
+    world.hub.recreate();
+    world.hub.link("up");
+    await world.pass(60_000);
+    expect(own()).toEqual({ __t: "c", x: "ODD", y: 2 });
+    await leaf.report({ x: "even" });
+    await world.pass(60_000);
+    expect(own()).toEqual({ __t: "c", x: "even", y: 2 });
+  });
+
   test("an empty object that the cloud drops is sent once and is no fault", async () => {
     const log = new RecordingLog();
     await using world = await connectedWorld({ log });

@@ -11,6 +11,7 @@ import {
   judgeRead,
   owed,
   REFUSED_SILENTLY,
+  RESPELLED,
   reconcileDesired,
   removedRecord,
   settleRead,
@@ -349,6 +350,14 @@ describe("a property that the cloud refuses without a word", () => {
     expect(heldBackPaths(quarantined)).toEqual(["leaf1/bad"]);
     expect(owed(view, view, quarantined)).toEqual({ leaf1: { __t: "c", bad: null } });
     expect(owed(view, { leaf1: { __t: "c", good: 2 } }, quarantined)).toEqual({});
+  });
+
+  test("is not owed where the hub has it in another spelling, and is where it has nothing", () => {
+    const quarantined = { "leaf1/bad": RESPELLED };
+    expect(heldBackPaths(quarantined)).toEqual([]);
+    expect(owed(view, { leaf1: { __t: "c", bad: "one", good: 2 } }, quarantined)).toEqual({});
+    expect(owed(view, { leaf1: { __t: "c", good: 2 } }, quarantined)).toEqual({ leaf1: { __t: "c", bad: 1 } });
+    expect(owed(view, {}, quarantined)).toEqual(view);
   });
 
   test("is no other one that edgeHub itself refuses: that was never taken", () => {
