@@ -6,8 +6,12 @@
 import { isJsonObject, ownValue } from "./merge-patch.ts";
 import type { Json } from "./message.ts";
 
-/** What edgeHub's parser takes for a date: seconds and at most seven digits of their fraction, with or without a zone. */
-const ISO_DATE = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?(?:(Z)|([+-])(\d{2}):?(\d{2})?)?$/;
+/**
+ * What edgeHub's parser takes for a date: seconds and at most seven digits of their fraction, with or without a zone. Two more digits
+ * it takes for a zone's minutes that have no hours, and forgets [Newtonsoft.Json DateTimeParser, ParseZone].
+ */
+const ISO_DATE =
+  /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?(?:(?<=\.\d{7})\d{2}|([Zz])|([+-])(\d{2}):?(\d{2})?)?$/;
 /** The other spelling that .NET's JSON reader takes for a date: milliseconds since 1970, as old .NET programs write them. */
 const MILLISECONDS_DATE = /^\/Date\((-?\d{1,15})(?:[+-]\d{4})?\)\/$/;
 const FIRST_DATE_MS = -62_135_596_800_000;

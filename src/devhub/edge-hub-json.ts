@@ -56,19 +56,21 @@ function isArray(value: Json): value is readonly Json[] {
   return Array.isArray(value);
 }
 
-const ISO_DATE = /^(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,7})\d*)?(Z|[+-]\d{2}:?\d{2})?$/;
+/** Eight digits of a fraction, and nine with a zone, are no date to the parser; nine without one are, and the last two go. */
+const ISO_DATE =
+  /^(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,7}))?(?:(?<=\.\d{7})\d{2}|([Zz]|[+-]\d{2}:?\d{2}))?$/;
 
 /** Zeros at the end of the fraction go; an offset becomes the container's zone, which is UTC. */
 function rewriteDate(text: string): string {
   const match = ISO_DATE.exec(text);
   if (match === null) return text;
   const [, seconds = "", fraction = "", zone = ""] = match;
-  const offset = zone === "" || zone === "Z";
+  const offset = zone === "" || zone.toUpperCase() === "Z";
   const instant = new Date(`${seconds}${offset ? "Z" : withColon(zone)}`);
   if (Number.isNaN(instant.getTime())) return text;
   const moved = offset ? seconds : instant.toISOString().slice(0, 19);
   const digits = fraction.replace(/0+$/, "");
-  return `${moved}${digits === "" ? "" : `.${digits}`}${offset ? zone : "+00:00"}`;
+  return `${moved}${digits === "" ? "" : `.${digits}`}${offset ? zone.toUpperCase() : "+00:00"}`;
 }
 
 function withColon(zone: string): string {
