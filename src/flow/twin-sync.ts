@@ -7,24 +7,17 @@ import { isEmpty, isJsonObject } from "../core/merge-patch.ts";
 import type { JsonObject } from "../core/message.ts";
 import { judgePatch, type PatchJudgement } from "../core/reconcile.ts";
 import type { WanState } from "../core/wan.ts";
-import type { Forwarder } from "./forwarder.ts";
 import type { Leaf } from "./leaves.ts";
-import type { Clock, Log, Metrics, TwinRead, Upstream, WanWatch } from "./ports.ts";
 import type { ReportedPush } from "./reported-push.ts";
 import type { SilentRefusals } from "./silent-refusals.ts";
 import type { TwinApply } from "./twin-apply.ts";
+import { type Source, TwinReader, type TwinReaderOptions } from "./twin-reader.ts";
 
-export interface TwinSyncOptions {
-  readonly upstream: Upstream;
-  readonly wan: WanWatch;
-  readonly forwarder: Forwarder;
+export interface TwinSyncOptions extends TwinReaderOptions {
   readonly push: ReportedPush;
   readonly apply: TwinApply;
   readonly refusals: SilentRefusals;
-  readonly clock: Clock;
   readonly random: () => number;
-  readonly metrics: Metrics;
-  readonly log: Log;
   readonly readIntervalSecs: () => number;
   /** The caches were synchronised; the first time, held answers can go out. */
   readonly synchronised: () => void;
@@ -35,9 +28,6 @@ const READ_AGAIN_MS = 500;
 const MAX_READS_FROM_STORE = 5;
 /** After a push the cloud's twin is compared again once edgeHub must have sent it. */
 const SETTLE_READ_MS = 20_000;
-/** A read that took so long was answered from edgeHub's store [iothub-mqtt.md 12.2: 20 to 50 s]. */
-const SLOW_READ_MS = 15_000;
-
 /**
  * While the WAN is taken for away only every so many periods have a read: it holds back all acknowledgements for 20 to 50 s, but
  * whatever says "away" may be wrong, and nobody would ever notice.
@@ -47,15 +37,6 @@ const PERIODS_AWAY = 4;
 /** Patches that wait for a read; with more of them they are forgotten, and what the read shows has a gap to the next one. */
 const MAX_HELD = 100;
 
-/** Who has answered a read. */
-type Source = "cloud" | "store" | "unknown";
-
-interface TimedRead {
-  readonly read: TwinRead;
-  readonly source: Source;
-  readonly startedMs: number;
-}
-
 interface Held {
   readonly patch: JsonObject;
   readonly version: number;
@@ -63,6 +44,7 @@ interface Held {
 
 export class TwinSync {
   readonly #options: TwinSyncOptions;
+  readonly #reader: TwinReader;
   readonly #stopping = new AbortController();
   #linkUp = false;
   #wan: WanState = "unknown";
@@ -89,6 +71,7 @@ export class TwinSync {
 
   constructor(options: TwinSyncOptions) {
     this.#options = options;
+    this.#reader = new TwinReader(options);
   }
 
   start(): void {
@@ -102,6 +85,7 @@ export class TwinSync {
     this.#linkUp = state === "up";
     // The read that each link begins with shows whatever these did.
     this.#held = [];
+    this.#reader.linkChanged();
     if (!this.#linkUp) {
       // Nothing more is answered on this connection; whoever reads or pushes now gets a fault.
       this.#options.push.suspend().catch(() => undefined);
@@ -242,22 +226,15 @@ export class TwinSync {
   }
 
   async #read(): Promise<boolean> {
-    const { apply, clock, log, metrics, push, synchronised, wan } = this.#options;
+    const { apply, log, push, synchronised } = this.#options;
     // A push may be long in failing; telemetry does not have to wait for that.
     await push.suspend();
-    const { read, source, startedMs } = await this.#readTwin();
-    metrics.count("twin_reads_total", { result: read.kind });
-    if (read.kind === "failed") {
-      const tookMs = clock.steady() - startedMs;
-      if (tookMs > SLOW_READ_MS) wan.readTook(tookMs);
-      log.warn({ reason: read.fault.reason }, "the module twin could not be read");
-      return false;
-    }
-    wan.readTook(read.tookMs);
+    const read = await this.#reader.read();
+    if (read === undefined) return false;
+    const { source, startedMs, tookMs } = read;
     const { desired, desiredVersion, reported } = read.twin;
     const fromCloud = source === "cloud";
-    if (fromCloud) wan.heard();
-    const mayBeOld = source === "unknown" ? this.#wan === "away" || read.tookMs > SLOW_READ_MS : !fromCloud;
+    const mayBeOld = source === "unknown" ? this.#wan === "away" || read.wasSlow : !fromCloud;
     const context = { fromCloud, mayBeOld, startedMs, hasGap: this.#mayHide && !mayBeOld };
     const leaves = await apply.read(desired, desiredVersion, reported, context);
     if (leaves === undefined) {
@@ -267,39 +244,23 @@ export class TwinSync {
       );
       return false;
     }
-    log.info({ version: desiredVersion, tookMs: Math.round(read.tookMs), fromCloud }, "the module twin was read");
+    log.info({ version: desiredVersion, tookMs: Math.round(tookMs), fromCloud }, "the module twin was read");
     if (!mayBeOld) this.#mayHide = false;
     if (!mayBeOld && this.#wan !== "away") this.#unseen = false;
     synchronised();
-    await this.#takenIn(leaves, source);
+    await this.#takenIn(leaves, source, mayBeOld);
     return true;
   }
 
-  async #takenIn(leaves: readonly Leaf[], source: Source): Promise<void> {
+  async #takenIn(leaves: readonly Leaf[], source: Source, mayBeOld: boolean): Promise<void> {
     const { push, refusals } = this.#options;
-    if (source !== "store") await refusals.act();
+    if (!mayBeOld) await refusals.act();
     for (const leaf of leaves) push.changed(leaf);
     push.ownChanged();
     if (source === "cloud") this.#readsFromStore = 0;
     else if (source === "store") this.#readAgainSoon();
     if (!this.#hasCompared) this.#planSettleRead();
     this.#hasCompared = true;
-  }
-
-  /**
-   * Who has answered is told by edgeHub's counter of reads that the cloud answered. It also counts edgeHub's own reads of our twin,
-   * so an answer that came only after a time-out is from the store, whatever the counter says.
-   */
-  async #readTwin(): Promise<TimedRead> {
-    const { clock, forwarder, upstream, wan } = this.#options;
-    const before = await wan.cloudReads();
-    await forwarder.pause();
-    const startedMs = clock.steady();
-    const read = await upstream.getTwin().finally(() => forwarder.resume());
-    const after = before === undefined || read.kind === "failed" ? undefined : await wan.cloudReads();
-    if (before === undefined || after === undefined || read.kind === "failed")
-      return { read, source: "unknown", startedMs };
-    return { read, source: after > before && read.tookMs <= SLOW_READ_MS ? "cloud" : "store", startedMs };
   }
 
   /**

@@ -194,6 +194,31 @@ describe("while the WAN is taken for away, rightly or not", () => {
   });
 });
 
+test("G8 a link on which no twin read is ever answered is made anew, after a while", async () => {
+  await using world = await connectedWorld();
+  const leaf = world.leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true });
+  world.hub.slow = "reads";
+  world.hub.readsFail = true;
+  world.hub.deaf = true;
+  world.hub.desire({ leaf1: { target: 1 } });
+  wantRead(world);
+  // Each read is given up by the link after 90 s.
+  let [reads, waitedMs] = [0, 0];
+  for (let n = 0; n < 200 && world.hub.isUp; n += 1) {
+    await world.pass(10_000);
+    waitedMs = reads === world.hub.reads ? waitedMs + 10_000 : 0;
+    reads = world.hub.reads;
+    if (waitedMs === 90_000) world.hub.release();
+  }
+  expect(world.hub.isUp).toBe(false);
+  world.hub.slow = false;
+  world.hub.readsFail = false;
+  world.hub.link("up");
+  await world.pass(1_000);
+  expect(leaf.desired).toEqual({ target: 1 });
+});
+
 describe("what is desired of the gateway itself", () => {
   const version = (world: RelayWorld): number | undefined => world.gatewayDesired.at(-1)?.version;
 
