@@ -54,13 +54,14 @@ export function createCertificateSource(options: CertificateSourceOptions): Cert
       return true;
     } catch (error) {
       if (signal.aborted) throw error;
-      const validUntil = current.get(serverName)?.expiresMs;
-      const fields = {
-        serverName,
-        error: describeError(error),
-        ...(validUntil === undefined ? {} : { validUntilMs: validUntil }),
-      };
-      log.warn(fields, "no new server certificate, the old one stays in use");
+      const old = current.get(serverName);
+      const fields = { serverName, error: describeError(error) };
+      if (old === undefined) log.warn(fields, "no server certificate yet, leaves cannot connect");
+      else
+        log.warn(
+          { ...fields, validUntil: new Date(old.expiresMs).toISOString() },
+          "no new server certificate, the old one stays in use",
+        );
       return false;
     }
   }
