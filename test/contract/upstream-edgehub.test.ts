@@ -8,7 +8,8 @@ import {
   type RigOptions,
   startEdgeHubRig,
 } from "../support/edgehub-rig.ts";
-import { MemoryLog, RecordingHub, telemetry, until } from "../support/upstream-harness.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { RecordingHub, telemetry, until } from "../support/upstream-harness.ts";
 
 /** How many links the test of leaks makes; `npm test` asks for 300. */
 const LINKS = Number(process.env["LINKS"] ?? 60);
@@ -148,7 +149,7 @@ describe("connecting", () => {
   it("never trusts a hub whose certificate is of another root", async () => {
     await start({ limits: { connectMs: 500 } });
     const hub = new RecordingHub();
-    const log = new MemoryLog();
+    const log = new RecordingLog();
     const strangers = makeUpstream(
       { ...credentialsThrough(rig.devHub, rig.proxy.port), trustedCa: async () => undefined },
       log,

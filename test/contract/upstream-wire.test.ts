@@ -4,12 +4,13 @@ import type { Upstream } from "../../src/flow/ports.ts";
 import type { UpstreamLimits } from "../../src/upstream/module-upstream.ts";
 import { makeUpstream } from "../support/edgehub-rig.ts";
 import { type RawConnection, type RawEdgeHub, type RawScript, startRawEdgeHub } from "../support/raw-edgehub.ts";
-import { MemoryLog, RecordingHub, telemetry, until } from "../support/upstream-harness.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { RecordingHub, telemetry, until } from "../support/upstream-harness.ts";
 
 let edge: RawEdgeHub;
 let upstream: Upstream;
 let hub: RecordingHub;
-let log: MemoryLog;
+let log: RecordingLog;
 let crashes: unknown[] = [];
 const onCrash = (reason: unknown): void => {
   crashes.push(reason);
@@ -18,7 +19,7 @@ const onCrash = (reason: unknown): void => {
 async function start(script: RawScript = {}, limits: Partial<UpstreamLimits> = {}): Promise<void> {
   edge = await startRawEdgeHub(script);
   hub = new RecordingHub();
-  log = new MemoryLog();
+  log = new RecordingLog();
   upstream = makeUpstream(edge.credentials, log, limits);
   await upstream.open(hub);
 }

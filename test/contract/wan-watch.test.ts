@@ -5,7 +5,8 @@ import type { WanState } from "../../src/core/wan.ts";
 import type { Upstream, WanHandler, WanWatch } from "../../src/flow/ports.ts";
 import { createWanWatch, type WanWatchOptions } from "../../src/upstream/wan-watch.ts";
 import { type EdgeHubRig, startEdgeHubRig } from "../support/edgehub-rig.ts";
-import { MemoryLog, realClock, telemetry, until } from "../support/upstream-harness.ts";
+import { RecordingLog } from "../support/recording-log.ts";
+import { realClock, telemetry, until } from "../support/upstream-harness.ts";
 
 const MODULE = { deviceId: "edge1", moduleId: "gw" };
 
@@ -31,7 +32,7 @@ let rig: EdgeHubRig;
 let upstream: Upstream;
 let watch: WanWatch;
 let heard: RecordingWan;
-let log: MemoryLog;
+let log: RecordingLog;
 
 async function startWatch(options: Partial<WanWatchOptions> = {}): Promise<void> {
   watch = createWanWatch({
@@ -56,7 +57,7 @@ beforeEach(async () => {
   await upstream.open(rig.hub);
   await until("the link", () => rig.hub.isUp);
   heard = new RecordingWan();
-  log = new MemoryLog();
+  log = new RecordingLog();
 });
 afterEach(async () => {
   await watch[Symbol.asyncDispose]();

@@ -6,8 +6,9 @@ import type { HubHandler } from "../../src/flow/ports.ts";
 import { makeUpstream } from "../support/edgehub-rig.ts";
 import { MemoryStore } from "../support/memory-store.ts";
 import { startRawEdgeHub } from "../support/raw-edgehub.ts";
+import { RecordingLog } from "../support/recording-log.ts";
 import { RELAY_SETTINGS } from "../support/relay-world.ts";
-import { MemoryLog, noMetrics, RecordingHub, realClock, telemetry, until } from "../support/upstream-harness.ts";
+import { noMetrics, RecordingHub, realClock, telemetry, until } from "../support/upstream-harness.ts";
 
 test("G1 a message at which edgeHub's decoder closes the connection is set aside; all others arrive, each leaf's in order", async () => {
   // The decoder sees it before whatever is in front of it was handled: nothing of that is acknowledged any more.
@@ -18,7 +19,7 @@ test("G1 a message at which edgeHub's decoder closes the connection is set aside
       return true;
     },
   });
-  const log = new MemoryLog();
+  const log = new RecordingLog();
   const upstream = makeUpstream(edge.credentials, log);
   const forwarder = new Forwarder({
     store: new MemoryStore(),

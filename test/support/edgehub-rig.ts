@@ -8,8 +8,9 @@ import {
   type ModuleCredentials,
 } from "../../src/upstream/credentials.ts";
 import { createModuleUpstream, type UpstreamLimits } from "../../src/upstream/module-upstream.ts";
+import { RecordingLog } from "./recording-log.ts";
 import { startTcpProxy, type TcpProxy } from "./tcp-proxy.ts";
-import { MemoryLog, noMetrics, RecordingHub, realClock } from "./upstream-harness.ts";
+import { noMetrics, RecordingHub, realClock } from "./upstream-harness.ts";
 
 export const MODULE = { deviceId: "edge1", moduleId: "gw" };
 
@@ -21,7 +22,7 @@ export interface EdgeHubRig extends AsyncDisposable {
   readonly proxy: TcpProxy;
   readonly upstream: Upstream;
   readonly hub: RecordingHub;
-  readonly log: MemoryLog;
+  readonly log: RecordingLog;
 }
 
 export interface RigOptions {
@@ -59,7 +60,7 @@ export function credentialsThrough(
 
 export function makeUpstream(
   credentials: ModuleCredentials,
-  log: MemoryLog,
+  log: RecordingLog,
   limits: Partial<UpstreamLimits> = {},
 ): Upstream {
   return createModuleUpstream({
@@ -78,7 +79,7 @@ export function makeUpstream(
 export async function startEdgeHubRig({ mode, limits, settings }: RigOptions = {}): Promise<EdgeHubRig> {
   const devHub = await startTestHub(settings);
   const proxy = await startTcpProxy({ port: devHub.mqttPort });
-  const log = new MemoryLog();
+  const log = new RecordingLog();
   const upstream = makeUpstream(credentialsThrough(devHub, proxy.port, mode), log, limits);
   return {
     devHub,

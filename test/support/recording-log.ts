@@ -30,4 +30,9 @@ export class RecordingLog implements Log {
   events(level?: LogLine["level"]): readonly string[] {
     return this.lines.filter((line) => level === undefined || line.level === level).map(({ event }) => event);
   }
+
+  /** All of it, for what must stand in it nowhere. */
+  get text(): string {
+    return this.lines.map((line) => JSON.stringify(line)).join("\n");
+  }
 }

@@ -1,7 +1,7 @@
-/** What tests of the upstream share: a handler that writes down what it hears, a log, a clock on real time. */
+/** What tests of the upstream share: a handler that writes down what it hears, a clock on real time. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Json, JsonObject, Telemetry } from "../../src/core/message.ts";
-import type { Clock, CommandAnswer, HubHandler, Log, Metrics } from "../../src/flow/ports.ts";
+import type { Clock, CommandAnswer, HubHandler, Metrics } from "../../src/flow/ports.ts";
 
 export const realClock: Clock = {
   now: () => Date.now(),
@@ -14,33 +14,6 @@ export const realClock: Clock = {
     }
   },
 };
-
-export interface LogLine {
-  readonly level: "debug" | "info" | "warn" | "error";
-  readonly fields: object;
-  readonly event: string;
-}
-
-export class MemoryLog implements Log {
-  readonly lines: LogLine[] = [];
-
-  debug(fields: object, event: string): void {
-    this.lines.push({ level: "debug", fields, event });
-  }
-  info(fields: object, event: string): void {
-    this.lines.push({ level: "info", fields, event });
-  }
-  warn(fields: object, event: string): void {
-    this.lines.push({ level: "warn", fields, event });
-  }
-  error(fields: object, event: string): void {
-    this.lines.push({ level: "error", fields, event });
-  }
-
-  get text(): string {
-    return this.lines.map((line) => JSON.stringify(line)).join("\n");
-  }
-}
 
 export const noMetrics: Metrics = { count: () => undefined, gauge: () => undefined, observe: () => undefined };
 

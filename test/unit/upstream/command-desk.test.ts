@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { CommandDesk } from "../../../src/upstream/command-desk.ts";
-import { MemoryLog, RecordingHub, until } from "../../support/upstream-harness.ts";
+import { RecordingLog } from "../../support/recording-log.ts";
+import { RecordingHub, until } from "../../support/upstream-harness.ts";
 
 class Response {
   readonly sent: [status: number, payload: unknown][] = [];
@@ -16,7 +17,7 @@ describe("CommandDesk", () => {
   it("answers once, with null for a payload that is not there", async () => {
     const hub = new RecordingHub();
     const response = new Response();
-    new CommandDesk({ hub, log: new MemoryLog() }).take(
+    new CommandDesk({ hub, log: new RecordingLog() }).take(
       { requestId: "1", methodName: "a*b", payload: undefined },
       response,
     );
@@ -30,13 +31,13 @@ describe("CommandDesk", () => {
       throw new Error("a defect");
     };
     const response = new Response();
-    new CommandDesk({ hub, log: new MemoryLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
+    new CommandDesk({ hub, log: new RecordingLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
     await until("the answer", () => response.sent.length === 1);
     expect(response.sent[0]?.[0]).toBe(500);
   });
 
   it("logs an answer that cannot be sent and goes on", async () => {
-    const log = new MemoryLog();
+    const log = new RecordingLog();
     const response = new Response();
     response.error = new Error("not connected");
     new CommandDesk({ hub: new RecordingHub(), log }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
@@ -51,7 +52,7 @@ describe("CommandDesk", () => {
       new Promise((resolve) => {
         release = () => resolve({ status: 200, payload: 1 });
       });
-    const desk = new CommandDesk({ hub, log: new MemoryLog() });
+    const desk = new CommandDesk({ hub, log: new RecordingLog() });
     const lost = new Response();
     desk.take({ requestId: "1", methodName: "a", payload: 1 }, lost);
     desk.abort("the link is gone");
@@ -74,7 +75,7 @@ describe("CommandDesk", () => {
       await released;
       return { status: 200, payload: null };
     };
-    const desk = new CommandDesk({ hub, log: new MemoryLog() });
+    const desk = new CommandDesk({ hub, log: new RecordingLog() });
     const [first, again, other] = [new Response(), new Response(), new Response()];
     desk.take({ requestId: "1", methodName: "a", payload: 1 }, first);
     desk.take({ requestId: "1", methodName: "a", payload: 1 }, again);
@@ -91,7 +92,7 @@ describe("CommandDesk", () => {
       const hub = new RecordingHub();
       hub.answer = async () => ({ status, payload: null });
       const response = new Response();
-      new CommandDesk({ hub, log: new MemoryLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
+      new CommandDesk({ hub, log: new RecordingLog() }).take({ requestId: "1", methodName: "a", payload: 1 }, response);
       await until("the answer", () => response.sent.length === 1);
       expect(response.sent[0]?.[0]).toBe(500);
     },
