@@ -19,6 +19,8 @@ export class MachineMemory {
   readonly #options: MachineMemoryOptions;
   readonly #stopping = new AbortController();
   #edgeHubNoted: Promise<void> = Promise.resolve();
+  #seen: string | undefined;
+  #noted: string | undefined;
 
   constructor(options: MachineMemoryOptions) {
     this.#options = options;
@@ -33,6 +35,11 @@ export class MachineMemory {
       await store.commit([{ kind: "meta", key: "boot-id", value: bootId }]);
   }
 
+  /** What follows from the edgeHub that was seen last has been done. */
+  get isUpToDate(): boolean {
+    return this.#seen === this.#noted;
+  }
+
   /** Resolves when what follows from the edgeHub that was seen last was tried once. */
   get edgeHubNoted(): Promise<void> {
     return this.#edgeHubNoted;
@@ -44,6 +51,7 @@ export class MachineMemory {
    */
   edgeHub(instance: string, changed: () => Promise<void>): void {
     const { clock, log } = this.#options;
+    this.#seen = instance;
     this.#edgeHubNoted = this.#edgeHubNoted
       .then(() => this.#note(instance, changed))
       .catch((error: unknown) => {
@@ -58,9 +66,9 @@ export class MachineMemory {
   async #note(instance: string, changed: () => Promise<void>): Promise<void> {
     const { store } = this.#options;
     const before = await store.meta("edgehub-instance");
-    if (before === instance) return;
-    if (before !== undefined) await changed();
-    await store.commit([{ kind: "meta", key: "edgehub-instance", value: instance }]);
+    if (before !== undefined && before !== instance) await changed();
+    if (before !== instance) await store.commit([{ kind: "meta", key: "edgehub-instance", value: instance }]);
+    this.#noted = instance;
   }
 
   start(): void {

@@ -143,7 +143,7 @@ export interface WanWatch extends AsyncDisposable {
 
 export interface WanHandler {
   wan(state: WanState): void;
-  /** The edgeHub process that is there (its `instance_number`): at first sight, and whenever it is another one. */
+  /** The edgeHub process that is there (its `instance_number`): at first sight and whenever it is another one, before its backlog. */
   edgeHubInstance(instance: string): void;
   /** Messages that edgeHub holds for the cloud, among them all that it took before `asOfMs` (steady time) and has not sent. */
   backlog(messages: number, asOfMs: number): void;

@@ -314,7 +314,8 @@ export class Relay implements AsyncDisposable {
       },
       backlog: (messages, asOfMs) => {
         metrics.gauge("edgehub_backlog_messages", messages);
-        this.#forwarder.edgeHubBacklog(messages, asOfMs);
+        // Another edgeHub's says nothing of what the one before has taken.
+        if (this.#machine.isUpToDate) this.#forwarder.edgeHubBacklog(messages, asOfMs);
       },
     };
   }

@@ -142,10 +142,11 @@ class EdgeHubWanWatch implements WanWatch {
 
   #take({ instance, ...figures }: EdgeHubMetrics, askedMs: number): void {
     this.#observe({ kind: "metrics", atMs: this.#options.clock.steady(), ...figures });
+    if (instance !== undefined && instance !== this.#instance) {
+      this.#instance = instance;
+      this.#tell((handler) => handler.edgeHubInstance(instance));
+    }
     this.#tell((handler) => handler.backlog(figures.backlog, askedMs));
-    if (instance === undefined || instance === this.#instance) return;
-    this.#instance = instance;
-    this.#tell((handler) => handler.edgeHubInstance(instance));
   }
 
   #observe(observation: WanObservation): void {

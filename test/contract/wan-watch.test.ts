@@ -14,12 +14,15 @@ class RecordingWan implements WanHandler {
   readonly states: WanState[] = [];
   readonly backlogs: number[] = [];
   readonly asOfMs: number[] = [];
+  /** How often it had heard of a backlog when it heard of each instance. */
+  readonly looksBefore: number[] = [];
   readonly instances: string[] = [];
 
   wan(state: WanState): void {
     this.states.push(state);
   }
   edgeHubInstance(instance: string): void {
+    this.looksBefore.push(this.backlogs.length);
     this.instances.push(instance);
   }
   backlog(messages: number, asOfMs: number): void {
@@ -109,6 +112,8 @@ describe("WanWatch", () => {
     const looks = heard.backlogs.length;
     await until("more looks", () => heard.backlogs.length > looks + 3);
     expect(new Set(heard.instances).size).toBe(2);
+    // Before the first backlog that is its own.
+    expect(heard.looksBefore[0]).toBe(0);
   });
 
   it("proves by a counter that a read came from the cloud", async () => {

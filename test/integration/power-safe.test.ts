@@ -39,6 +39,30 @@ async function send(world: RelayWorld, from: number, to: number): Promise<void> 
 const numbers = (to: number): number[] => Array.from({ length: to }, (_, n) => n);
 
 describe("G1 power-safe", () => {
+  test("the empty backlog of another edgeHub says nothing of what the one before took, while that is put back", async () => {
+    const { world } = await powerSafeWorld();
+    world.hub.wan("cut");
+    await send(world, 0, 5);
+    world.wan.scrape();
+    await world.pass(61_000);
+    // On its way while edgeHub is replaced, and the link has not noticed yet: nothing can be put back before.
+    world.hub.slow = "messages";
+    const late = world.leaves.leaf("leaf1").telemetry(5);
+    await world.pass(1_000);
+    world.edge?.restart("all");
+    world.wan.scrape();
+    await world.pass(15_000);
+    world.wan.scrape();
+    await world.pass(15_000);
+    world.hub.link("down");
+    world.hub.slow = false;
+    world.hub.link("up");
+    world.hub.wan("up");
+    await world.pass(10_000);
+    await late;
+    expect([...new Set(arrived(world))]).toEqual(numbers(6));
+  });
+
   test("a look at edgeHub's backlog that began before edgeHub took a message says nothing of it", async () => {
     const { world } = await powerSafeWorld();
     world.hub.wan("cut");
