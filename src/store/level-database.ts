@@ -3,7 +3,8 @@
  * anew. A record that a full disk cut short stays in the write-ahead log, and LevelDB reads past it by dropping the rest of its
  * 32 KB block: commits that were synced after it would silently be gone at the next start.
  */
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { GatewayError } from "../core/errors.ts";
 import { assertWritable } from "./disk-room.ts";
 import type { KeyRange } from "./format.ts";
@@ -28,8 +29,8 @@ export class LevelDatabase implements AsyncDisposable {
   #level: Level | undefined;
   /** A write failed: open anew before the next. */
   #isSuspect = false;
-  /** The newest write-ahead log that the folder is known to name after a power cut. */
-  #log = 0;
+  /** The newest write-ahead log that the folder is known to name after a power cut, and how far it was written. */
+  #log: { readonly name: string; readonly bytes: number } | undefined;
   /** A block cannot be read: salvage as soon as there is room, since LevelDB ends all writing when a compaction meets it. */
   #isDamaged = false;
   #salvageFromMs = 0;
@@ -86,13 +87,19 @@ export class LevelDatabase implements AsyncDisposable {
   /** LevelDB syncs a new write-ahead log, but not the folder that has to name it: a power cut could take the whole file. */
   async #syncNewLog(): Promise<void> {
     const { folder } = this.#context;
-    const numbers = (await readdir(folder))
-      .filter((name) => name.endsWith(".log"))
-      .map((name) => Number.parseInt(name, 10));
-    const log = Math.max(0, ...numbers);
-    if (log === this.#log) return;
-    await syncFolder(folder);
-    this.#log = log;
+    const known = this.#log;
+    const sizeOf = async (name: string): Promise<number> => (await stat(join(folder, name))).size;
+    // What has grown has taken the write, so that is no new one. To look through the folder each time would cost more than the write.
+    const bytes = known === undefined ? 0 : await sizeOf(known.name).catch(() => 0);
+    if (known !== undefined && bytes > known.bytes) {
+      this.#log = { ...known, bytes };
+      return;
+    }
+    const logs = (await readdir(folder)).filter((name) => name.endsWith(".log"));
+    const name = logs.toSorted((a, b) => Number.parseInt(b, 10) - Number.parseInt(a, 10))[0];
+    if (name === undefined) throw new GatewayError("STORE_FAILED", "the database has no write-ahead log");
+    if (name !== known?.name) await syncFolder(folder);
+    this.#log = { name, bytes: await sizeOf(name) };
   }
 
   page(range: KeyRange, limit: number): Promise<Page> {
@@ -177,7 +184,7 @@ export class LevelDatabase implements AsyncDisposable {
       throw error;
     }
     this.#level = opened.level;
-    this.#log = 0;
+    this.#log = undefined;
     this.#isSuspect = false;
     if (opened.isDamaged) this.#isDamaged = false;
   }
