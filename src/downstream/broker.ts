@@ -7,7 +7,7 @@ import type { Duplex } from "node:stream";
 import { Aedes, type Client } from "aedes";
 import { GatewayError } from "../core/errors.ts";
 import type { Frame, LeafId } from "../core/message.ts";
-import type { Clock, Downstream, LeafAuthenticator, LeafHandler, Log, Metrics } from "../flow/ports.ts";
+import type { Clock, Delivered, Downstream, LeafAuthenticator, LeafHandler, Log, Metrics } from "../flow/ports.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import { Admission } from "./admission.ts";
 import { aedesHooks } from "./aedes-hooks.ts";
@@ -149,7 +149,7 @@ class Broker implements LeafBroker {
     connection.guard.once("close", () => this.#track(this.#ended(connection, running.handler)));
   }
 
-  async deliver(to: LeafId, frames: readonly Frame[]): Promise<"delivered" | "offline"> {
+  async deliver(to: LeafId, frames: readonly Frame[]): Promise<Delivered> {
     const connection = this.#leaves.get(to);
     if (connection === undefined || connection.isOver) return "offline";
     return connection.deliveries.deliver(frames.map((frame) => connection.lowered(frame)));

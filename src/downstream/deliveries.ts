@@ -3,8 +3,7 @@
  * never waits for it; every delivery is settled, at the latest when the connection ends.
  */
 import type { Frame } from "../core/message.ts";
-
-type Settled = "delivered" | "offline";
+import type { Delivered } from "../flow/ports.ts";
 
 export interface DeliveriesOptions {
   readonly maxWaiting: number;
@@ -22,7 +21,7 @@ export class Deliveries {
   #ended = false;
   #packetId = 0;
   #turn: Promise<unknown> = Promise.resolve();
-  #outstanding: ((settled: Settled) => void) | undefined;
+  #outstanding: ((delivered: Delivered) => void) | undefined;
 
   constructor(options: DeliveriesOptions) {
     this.#options = options;
@@ -33,12 +32,15 @@ export class Deliveries {
     return this.#packetId;
   }
 
-  async deliver(frames: readonly Frame[]): Promise<Settled> {
+  async deliver(frames: readonly Frame[]): Promise<Delivered> {
     if (this.#waiting >= this.#options.maxWaiting) this.#options.overflow();
     this.#waiting += 1;
     try {
-      for (const frame of frames) if ((await this.#send(frame)) === "offline") return "offline";
-      return this.#ended ? "offline" : "delivered";
+      for (const frame of frames) {
+        const delivered = await this.#send(frame);
+        if (delivered !== "delivered") return delivered;
+      }
+      return "delivered";
     } finally {
       this.#waiting -= 1;
     }
@@ -50,30 +52,30 @@ export class Deliveries {
 
   end(): void {
     this.#ended = true;
-    this.#outstanding?.("offline");
+    this.#outstanding?.("unacknowledged");
   }
 
-  async #send(frame: Frame): Promise<Settled> {
+  async #send(frame: Frame): Promise<Delivered> {
     if (this.#ended) return "offline";
     if (frame.qos === 1) return this.#inTurn(() => this.#sendAcknowledged(frame));
     await this.#options.write(frame);
     return this.#ended ? "offline" : "delivered";
   }
 
-  #inTurn(work: () => Promise<Settled>): Promise<Settled> {
+  #inTurn(work: () => Promise<Delivered>): Promise<Delivered> {
     const mine = this.#turn.then(work);
     this.#turn = mine.catch(() => undefined);
     return mine;
   }
 
-  async #sendAcknowledged(frame: Frame): Promise<Settled> {
+  async #sendAcknowledged(frame: Frame): Promise<Delivered> {
     if (this.#ended) return "offline";
     this.#packetId = (this.#packetId % MAX_PACKET_ID) + 1;
-    const { promise, resolve } = Promise.withResolvers<Settled>();
+    const { promise, resolve } = Promise.withResolvers<Delivered>();
     this.#outstanding = resolve;
     await this.#options.write(frame);
-    const settled = await promise;
+    const delivered = await promise;
     this.#outstanding = undefined;
-    return settled;
+    return delivered;
   }
 }

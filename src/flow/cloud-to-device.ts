@@ -1,6 +1,7 @@
 /**
  * Cloud-to-device messages: kept on disk for a sleeping leaf and delivered one at a time, like IoT Hub's own queue (50 messages,
- * a time to live, removed at the leaf's PUBACK). Invariant: a message that was called queued is on disk.
+ * a time to live, removed at the leaf's PUBACK). Invariants: a message that was called queued is on disk, and what is not on disk is
+ * not delivered.
  */
 import type { LeafId, Telemetry } from "../core/message.ts";
 import { entryBytes } from "../core/outbox.ts";
@@ -32,6 +33,8 @@ export type Queued =
 export class CloudToDevice {
   readonly #options: CloudToDeviceOptions;
   readonly #queues = new Map<LeafId, CloudToDeviceEntry[]>();
+  /** In a queue already, and not on disk yet. */
+  readonly #storing = new Set<CloudToDeviceEntry>();
   /** Leaves with a message outstanding. */
   readonly #pumping = new Set<LeafId>();
   /** How often the leaf did not acknowledge it; since the gateway's start. */
@@ -63,13 +66,15 @@ export class CloudToDevice {
       return { kind: "refused", status: 429, reason: `${MAX_QUEUED} messages wait for this leaf already` };
     const entry = { leafId: leaf.id, seq: ++this.#lastSeq, message, expiresMs: clock.steady() + ttlSecs * 1000 };
     // It has its place before the write, so that 60 messages at once are not all let in.
-    const queue = this.#queue(leaf.id);
-    queue.push(entry);
+    this.#queue(leaf.id).push(entry);
+    this.#storing.add(entry);
     try {
       await store.commit([{ kind: "cloud-to-device", entry }]);
     } catch {
-      queue.splice(queue.indexOf(entry), 1);
+      this.#take(entry);
       return { kind: "refused", status: 500, reason: "the gateway could not store the message" };
+    } finally {
+      this.#storing.delete(entry);
     }
     metrics.count("cloud_to_device_total", { result: "queued" });
     this.ready(leaf);
@@ -97,8 +102,12 @@ export class CloudToDevice {
     try {
       await this.#expire(leaf.id);
       for (let entry = this.#queue(leaf.id)[0]; entry !== undefined; entry = this.#queue(leaf.id)[0]) {
-        if (!leaves.isReady(leaf, "cloud-to-device")) return;
-        if ((await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message })) === "offline") {
+        // Who stores it calls again.
+        if (this.#storing.has(entry) || !leaves.isReady(leaf, "cloud-to-device")) return;
+        const delivered = await downlink.tell(leaf, { kind: "cloud-to-device", message: entry.message });
+        // Nothing was written: that the leaf has gone is only not known here yet, and the message has no part in it.
+        if (delivered === "offline") return;
+        if (delivered === "unacknowledged") {
           if (!this.#isHopeless(entry)) return;
           await this.#done(entry);
           continue;
@@ -136,14 +145,19 @@ export class CloudToDevice {
   }
 
   async #done(entry: CloudToDeviceEntry): Promise<void> {
-    const queue = this.#queue(entry.leafId);
-    const at = queue.indexOf(entry);
-    if (at >= 0) queue.splice(at, 1);
+    this.#take(entry);
     const { leafId, seq } = entry;
     await this.#options.store.commit([{ kind: "cloud-to-device-done", leafId, seq }]).catch((error: unknown) =>
       // The messages behind it must not wait for the disk.
       this.#options.log.error({ leafId, error: String(error) }, "a delivered message comes again after a restart"),
     );
+  }
+
+  /** Out of its queue, if it still is in there. */
+  #take(entry: CloudToDeviceEntry): void {
+    const queue = this.#queue(entry.leafId);
+    const at = queue.indexOf(entry);
+    if (at >= 0) queue.splice(at, 1);
   }
 
   #queue(leafId: LeafId): CloudToDeviceEntry[] {

@@ -128,7 +128,7 @@ export class Commands {
     try {
       const delivered = downlink.tell(leaf, { kind: "command", rid, name, payload });
       const gone = failure(404, `the leaf ${leaf.id} went away before the command reached it`);
-      const answered = delivered.then((result) => (result === "offline" ? gone : promise));
+      const answered = delivered.then((result) => (result === "delivered" ? promise : gone));
       return await Promise.race([answered, timeout, aborted]);
     } finally {
       this.#pending.delete(rid);

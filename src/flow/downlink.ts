@@ -10,7 +10,7 @@ import { trackDelivered } from "../core/property-ack.ts";
 import { catchUpPatch, type DesiredNotice, withShown } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
-import type { Clock, Downstream, Log, Metrics } from "./ports.ts";
+import type { Clock, Delivered, Downstream, Log, Metrics } from "./ports.ts";
 
 export interface DownlinkOptions {
   readonly downstream: Downstream;
@@ -29,7 +29,7 @@ export class Downlink {
   }
 
   /** Hands a notice to the leaf's connection; notices of one leaf keep the order of the calls. */
-  tell(leaf: Leaf, notice: LeafNotice): Promise<"delivered" | "offline"> {
+  tell(leaf: Leaf, notice: LeafNotice): Promise<Delivered> {
     const { dialectOf, downstream } = this.#options;
     return downstream.deliver(leaf.id, [dialectOf(leaf.record).format(leaf.id, notice)]);
   }
@@ -92,7 +92,7 @@ export class Downlink {
     const { missed } = leaf.record;
     this.tell(leaf, notice).then(
       (result) => {
-        if (result === "offline") return;
+        if (result !== "delivered") return;
         leaf.record = { ...leaf.record, tracks: trackDelivered(leaf.record.tracks, version, clock.now()) };
         leaf.told = missed;
       },

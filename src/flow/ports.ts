@@ -18,14 +18,17 @@ import type { WanState } from "../core/wan.ts";
 
 // ------------------------------------------------------------------------------------------------ downstream
 
+export type Delivered = "delivered" | "unacknowledged" | "offline";
+
 export interface Downstream extends AsyncDisposable {
   /** Starts to accept leaves; resolves when every listener is bound. */
   listen(leaves: LeafHandler): Promise<void>;
   /**
    * "delivered": the leaf acknowledged (QoS 1) or every frame was written to its connection (QoS 0), in order.
-   * "offline": it is not connected, or its connection ended before that. Never throws.
+   * "unacknowledged": a QoS 1 frame was written, and the connection ended before its PUBACK. "offline": the leaf is not connected, or
+   * its connection ended before anything was written. Never throws.
    */
-  deliver(to: LeafId, frames: readonly Frame[]): Promise<"delivered" | "offline">;
+  deliver(to: LeafId, frames: readonly Frame[]): Promise<Delivered>;
   /** Closes the leaf's connection, if it has one; resolves when it is gone. */
   drop(leaf: LeafId, reason: string): Promise<void>;
 }

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { jsonBytes } from "../../src/core/merge-patch.ts";
 import type { JsonObject } from "../../src/core/message.ts";
+import type { Misfortune } from "../support/faulty-store.ts";
 import { RecordingLog } from "../support/recording-log.ts";
 import { connectedWorld, RelayWorld } from "../support/relay-world.ts";
 
@@ -231,6 +232,49 @@ describe("cloud-to-device messages", () => {
     await leaf.connect({ subscribe: false });
     await world.pass(10);
     expect(leaf.cloudToDevice).toEqual(["new"]);
+  });
+
+  test("that come while a leaf is leaving are no tries that it has failed", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    // The end of the connection waits behind two reports; the messages are stored before the second one.
+    const plan: Misfortune[] = [100, ...Array.from({ length: 12 }, () => "none" as const), 100];
+    world.misfortune = () => plan.shift() ?? "none";
+    for (const a of [1, 2]) leaf.report({ a }).catch(() => undefined);
+    await world.pass(0);
+    const gone = leaf.disconnect();
+    const texts = Array.from({ length: 12 }, (_, n) => `message ${n}`);
+    const answers = texts.map((payload) =>
+      world.hub.command("gateway*sendCloudToDevice", { leafId: "leaf1", payload }),
+    );
+    await world.pass(1_000);
+    await gone;
+    for (const answer of answers) expect(await answer).toMatchObject({ status: 200 });
+    await leaf.connect({ subscribe: false });
+    await world.pass(100);
+    expect(leaf.cloudToDevice).toEqual(texts);
+  });
+
+  test("that could not be stored are not delivered, and cost no other one its place", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.disconnect();
+    const send = (payload: string) => world.hub.command("gateway*sendCloudToDevice", { leafId: "leaf1", payload });
+    expect(await send("first")).toMatchObject({ status: 200 });
+    // What was delivered is taken off the disk slowly, and something slow comes before the next message is refused by it.
+    const plan: Misfortune[] = [50, 100, "fail", "none"];
+    world.misfortune = () => plan.shift() ?? "none";
+    await leaf.connect({ subscribe: false });
+    await world.pass(10);
+    const reported = leaf.report({ a: 1 });
+    await world.pass(0);
+    const answers = [send("refused"), send("last")];
+    await world.pass(1_000);
+    expect(await reported).toBe(204);
+    expect(await Promise.all(answers)).toMatchObject([{ status: 500 }, { status: 200 }]);
+    expect(leaf.cloudToDevice).toEqual(["first", "last"]);
   });
 });
 

@@ -3,7 +3,7 @@
  * The wire between them and the gateway is the IoT Hub dialect's own frames.
  */
 import type { Frame, Json, JsonObject, LeafId } from "../../src/core/message.ts";
-import type { Downstream, LeafHandler, Received } from "../../src/flow/ports.ts";
+import type { Delivered, Downstream, LeafHandler, Received } from "../../src/flow/ports.ts";
 import { hubMerge } from "./model-hub.ts";
 
 const text = new TextDecoder();
@@ -43,6 +43,7 @@ export class ModelLeaf {
   readonly #world: ModelLeaves;
   #rid = 0;
   #connecting = false;
+  #end = Promise.withResolvers<void>();
 
   constructor(id: LeafId, world: ModelLeaves) {
     this.id = id;
@@ -80,6 +81,7 @@ export class ModelLeaf {
     const admission = await handler.admit(connect);
     if (admission.kind === "refused") return false;
     this.connected = true;
+    this.#end = Promise.withResolvers<void>();
     await handler.connected(connect);
     if (!options.subscribe) return true;
     const own = `devices/${this.id}/messages/devicebound/#`;
@@ -108,6 +110,7 @@ export class ModelLeaf {
   async breakWithWill(): Promise<void> {
     const topic = `devices/${this.id}/messages/events/`;
     this.connected = false;
+    this.#end.resolve();
     const will = this.#world.handler?.received(this.id, { topic, payload: bytes.encode("gone"), qos: 1, will: true });
     await this.#world.handler?.disconnected(this.id);
     await will;
@@ -116,12 +119,14 @@ export class ModelLeaf {
   /** The other side is dead: whatever was under way never ends. */
   abandon(): void {
     this.connected = false;
+    this.#end.resolve();
     this.#connecting = false;
   }
 
   async disconnect(): Promise<void> {
     if (!this.connected) return;
     this.connected = false;
+    this.#end.resolve();
     await this.#world.handler?.disconnected(this.id);
   }
 
@@ -169,6 +174,11 @@ export class ModelLeaf {
       this.#sees(Number($version));
     }
     return answer;
+  }
+
+  /** Resolves when the current connection has ended. */
+  get ended(): Promise<void> {
+    return this.#end.promise;
   }
 
   take(frame: Frame): void {
@@ -234,10 +244,12 @@ export class ModelLeaves implements Downstream {
     this.handler = handler;
   }
 
-  async deliver(to: LeafId, frames: readonly Frame[]): Promise<"delivered" | "offline"> {
+  async deliver(to: LeafId, frames: readonly Frame[]): Promise<Delivered> {
     const leaf = this.#leaves.get(to);
     if (leaf === undefined || !leaf.connected || this.handler === undefined) return "offline";
     if (!leaf.isUnreachable) for (const frame of frames) leaf.take(frame);
+    // Its PUBACK does not come.
+    else if (frames.some(({ qos }) => qos === 1)) return leaf.ended.then(() => "unacknowledged");
     return "delivered";
   }
 

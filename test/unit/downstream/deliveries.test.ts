@@ -56,6 +56,15 @@ describe("Deliveries", () => {
     );
   });
 
+  test("what was acknowledged is delivered, though the connection ends in the same moment", async () => {
+    const deliveries = new Deliveries({ maxWaiting: 10, write: async () => undefined, overflow: () => undefined });
+    const delivered = deliveries.deliver([frame(1, "x")]);
+    await settle();
+    deliveries.acknowledged(deliveries.packetId);
+    deliveries.end();
+    expect(await delivered).toBe("delivered");
+  });
+
   test("packet ids go round and are never 0", async () => {
     const deliveries = new Deliveries({ maxWaiting: 10, write: async () => undefined, overflow: () => undefined });
     const ids = new Set<number>();
