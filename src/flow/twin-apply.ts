@@ -216,10 +216,10 @@ export class TwinApply {
     const changes = new Map(leaves.map((leaf) => [leaf, change(leaf)]));
     const records = new Map<Leaf, LeafRecord>();
     for (const [leaf, { record, notice }] of changes) records.set(leaf, withMissed(leaf.record, record, notice));
-    const next = { desired, version };
-    const isNews = this.#known?.version !== version || this.#known.desired !== desired;
+    const isNews = this.#known?.version !== version || !deepEqual(this.#known.desired, desired);
+    const next = isNews || this.#known === undefined ? { desired, version } : this.#known;
     const own = this.#ownNews(desired, version, isOwn);
-    const also: Write[] = isNews ? [{ kind: "meta", key: "module-desired", value: next }] : [];
+    const also: Write[] = isNews ? [{ kind: "meta", key: "module-desired", value: { desired, version } }] : [];
     if (own !== undefined) also.push({ kind: "meta", key: "last-good-config", value: own.memory });
     if (!deepEqual(unseen, this.#unseen)) also.push({ kind: "meta", key: "unseen-reported", value: unseen });
     const saved = Promise.withResolvers<void>();

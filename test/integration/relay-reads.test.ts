@@ -194,6 +194,26 @@ describe("while the WAN is taken for away, rightly or not", () => {
   });
 });
 
+test("a read that shows nothing new costs the disk nothing", async () => {
+  await using world = await connectedWorld();
+  const leaf = world.leaves.leaf("leaf1");
+  await leaf.connect({ subscribe: true });
+  world.hub.desire({ leaf1: { target: 1 } });
+  await leaf.report({ a: 1 });
+  await world.pass(30_000);
+  wantRead(world);
+  await world.pass(30_000);
+  const { commits } = world.store;
+  const { reads } = world.hub;
+  for (let n = 0; n < 3; n += 1) {
+    world.hub.desired = structuredClone(world.hub.desired);
+    wantRead(world);
+    await world.pass(1_000);
+  }
+  expect(world.hub.reads).toBeGreaterThanOrEqual(reads + 3);
+  expect(world.store.commits).toBe(commits);
+});
+
 test("G8 a link on which no twin read is ever answered is made anew, after a while", async () => {
   await using world = await connectedWorld();
   const leaf = world.leaves.leaf("leaf1");
