@@ -145,6 +145,7 @@ export interface WanWatch extends AsyncDisposable {
 }
 
 export interface WanHandler {
+  /** At each change, and "online" once more when the line was seen to return and nobody had seen it go. */
   wan(state: WanState): void;
   /** The edgeHub process that is there (its `instance_number`): at first sight and whenever it is another one, before its backlog. */
   edgeHubInstance(instance: string): void;

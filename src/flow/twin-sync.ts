@@ -104,7 +104,8 @@ export class TwinSync {
     const before = this.#wan;
     this.#wan = state;
     if (state === "away") this.#unseen = true;
-    if (before !== "away" || state === "away") return;
+    const hasReturned = state !== "away" && (before === "away" || before === state);
+    if (!hasReturned) return;
     // What edgeHub could not push meanwhile goes with the next patch or never, and its first answers may come from its store.
     this.#readsFromStore = 0;
     this.#hasCompared = false;

@@ -150,8 +150,8 @@ class EdgeHubWanWatch implements WanWatch {
   }
 
   #observe(observation: WanObservation): void {
-    const before = this.#memory.state;
-    this.#memory = judgeWan(this.#memory, observation);
+    const before = this.#memory;
+    this.#memory = judgeWan(before, observation);
     const { state, probeSetAside } = this.#memory;
     if (probeSetAside && !this.#probeSetAside) {
       this.#options.log.info(
@@ -160,7 +160,8 @@ class EdgeHubWanWatch implements WanWatch {
       );
     }
     this.#probeSetAside = probeSetAside;
-    if (state !== before) this.#tell((handler) => handler.wan(state));
+    const hasReturned = observation.kind === "probe" && observation.reached && before.probe.reached === false;
+    if (state !== before.state || (hasReturned && state === "online")) this.#tell((handler) => handler.wan(state));
   }
 
   #tell(tell: (handler: WanHandler) => void): void {

@@ -78,6 +78,16 @@ describe("WanWatch", () => {
     expect(heard.states).toEqual(["online", "away", "online"]);
   });
 
+  it("tells of a return also when nobody had seen the line go: the probe failed from the start, and edgeHub said online", async () => {
+    rig.devHub.wan.cut("refused");
+    await startWatch({ metricsUrl: rig.devHub.metricsUrl });
+    await until("online by edgeHub's counts", () => heard.states.at(-1) === "online");
+    await until("a probe that is set aside", () => log.lines.some(({ event }) => event.includes("set aside")));
+    rig.devHub.wan.restore();
+    await until("the return", () => heard.states.length > 1);
+    expect(heard.states).toEqual(["online", "online"]);
+  });
+
   it("tells of edgeHub's backlog", async () => {
     await startWatch();
     rig.devHub.wan.cut("silent");

@@ -147,6 +147,21 @@ describe("while the WAN is taken for away, rightly or not", () => {
     expect(world.hub.reads - reads).toBeLessThan(30);
   });
 
+  test("a line that was seen to return is worth a read, although nobody had seen it go", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    world.wan.handler?.wan("online");
+    world.hub.deaf = true;
+    world.hub.desire({ leaf1: { target: 1 } });
+    await world.pass(1_000);
+    expect(leaf.desired).toEqual({});
+    world.wan.handler?.wan("online");
+    await world.pass(1_000);
+    expect(leaf.desired).toEqual({ target: 1 });
+  });
+
   test("a notification that shows a gap is followed by a read at once: it came from the cloud", async () => {
     await using world = await connectedWorld();
     const leaf = world.leaves.leaf("leaf1");
