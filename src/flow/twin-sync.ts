@@ -11,7 +11,7 @@ import type { Leaf } from "./leaves.ts";
 import type { ReportedPush } from "./reported-push.ts";
 import type { SilentRefusals } from "./silent-refusals.ts";
 import type { TwinApply } from "./twin-apply.ts";
-import { type Source, TwinReader, type TwinReaderOptions } from "./twin-reader.ts";
+import { type AnsweredRead, type Source, TwinReader, type TwinReaderOptions } from "./twin-reader.ts";
 
 export interface TwinSyncOptions extends TwinReaderOptions {
   readonly push: ReportedPush;
@@ -26,6 +26,11 @@ export interface TwinSyncOptions extends TwinReaderOptions {
 const READ_RETRY_MS = 5_000;
 const READ_AGAIN_MS = 500;
 const MAX_READS_FROM_STORE = 5;
+/**
+ * Where nobody can tell who answers, a lower version than the known one is believed once all reads of so long have shown one: after a
+ * power cut edgeHub, which does not sync, may come up behind what it once said.
+ */
+const BELIEVE_LOWER_MS = 30_000;
 /** After a push the cloud's twin is compared again once edgeHub must have sent it. */
 const SETTLE_READ_MS = 20_000;
 /**
@@ -64,6 +69,8 @@ export class TwinSync {
   /** The cloud is to be compared with what was pushed, at this time; a comparison before it may be one more. */
   #compareAtMs = Number.NEGATIVE_INFINITY;
   #isWaitingToCompare = false;
+  /** Since when all reads have shown a lower version than the known one. */
+  #lowerSinceMs: number | undefined;
   /** In a row; a few are worth asking again for. */
   #readsFromStore = 0;
   /** On this link, since the WAN was there: what the first read makes us push is compared once. */
@@ -235,7 +242,7 @@ export class TwinSync {
     const { source, startedMs, tookMs } = read;
     const { desired, desiredVersion, reported } = read.twin;
     const fromCloud = source === "cloud";
-    const mayBeOld = source === "unknown" ? this.#wan === "away" || read.wasSlow : !fromCloud;
+    const mayBeOld = this.#mayBeOld(read);
     const context = { fromCloud, mayBeOld, startedMs, hasGap: this.#mayHide && !mayBeOld };
     const leaves = await apply.read(desired, desiredVersion, reported, context);
     if (leaves === undefined) {
@@ -251,6 +258,15 @@ export class TwinSync {
     synchronised();
     await this.#takenIn(leaves, source, mayBeOld);
     return true;
+  }
+
+  #mayBeOld({ source, startedMs, twin, wasSlow }: AnsweredRead): boolean {
+    const known = this.#options.apply.known?.version ?? 0;
+    const isLower = twin.desiredVersion !== undefined && twin.desiredVersion < known;
+    this.#lowerSinceMs = isLower ? (this.#lowerSinceMs ?? startedMs) : undefined;
+    if (source !== "unknown") return source === "store";
+    const isDoubtful = this.#lowerSinceMs !== undefined && startedMs - this.#lowerSinceMs < BELIEVE_LOWER_MS;
+    return isDoubtful || this.#wan === "away" || wasSlow;
   }
 
   async #takenIn(leaves: readonly Leaf[], source: Source, mayBeOld: boolean): Promise<void> {

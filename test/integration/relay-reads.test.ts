@@ -35,6 +35,52 @@ describe("G4 versions", () => {
   });
 });
 
+describe("G4 versions, while nobody can tell who answers reads", () => {
+  async function blindWorld(): Promise<RelayWorld> {
+    const world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    for (let n = 1; n <= 4; n += 1) world.hub.desire({ leaf1: { target: n } });
+    await world.pass(10);
+    await leaf.report({ target: { value: 4, ac: 200, av: world.hub.version } });
+    await world.pass(30_000);
+    world.wan.reads = undefined;
+    return world;
+  }
+
+  test("an edgeHub that came up behind what it once said, and answers at once, does not bring back what is old", async () => {
+    await using world = await blindWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    const { version, desired } = world.hub;
+    world.hub.version = 2;
+    world.hub.desired = { leaf1: { target: 1 } };
+    world.hub.link("down");
+    world.hub.link("up");
+    await world.pass(15_000);
+    expect(leaf.connected).toBe(true);
+    expect(leaf.desired).toEqual({ target: 4 });
+    world.hub.version = version;
+    world.hub.desired = desired;
+    await world.pass(60_000);
+    expect(leaf.connected).toBe(true);
+    expect(world.hub.reported["leaf1"]).toMatchObject({ target: { value: 4, ac: 200, av: version } });
+  });
+
+  test("a module twin made anew is believed when all reads of half a minute agree", async () => {
+    await using world = await blindWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    world.hub.recreate();
+    world.hub.link("up");
+    await world.pass(60_000);
+    expect(world.leaves.drops).toEqual(["leaf1"]);
+    await leaf.connect({ subscribe: true });
+    await leaf.read();
+    expect(leaf.desired).toEqual({});
+    expect(world.hub.reported["leaf1"]).toMatchObject({ target: { value: 4, ac: 203, av: 0 } });
+  });
+});
+
 describe("G3 desired", () => {
   test("a read waits for what is under way, and what comes meanwhile waits for the read", async () => {
     await using world = await connectedWorld();
