@@ -103,22 +103,30 @@ process.once("SIGTERM", () => ended.abort());
 await main();
 
 async function main(): Promise<void> {
-  const client = await again(connect, "Is the gateway running (npm start)?");
+  const client = await again(connect, (reason) =>
+    /certificate|altnames/i.test(reason)
+      ? `Does ${caFile()} (LEAF_CA_FILE) hold the root of the gateway's certificate, and is the host's name in it?`
+      : "Is the gateway running (npm start)?",
+  );
   if (client === undefined) return;
   answerCommands(client);
-  const twin = await again(() => client.getTwin(), "The twin is not there yet.");
+  const twin = await again(
+    () => client.getTwin(),
+    () => "The twin is not there yet.",
+  );
   if (twin !== undefined) await live(client, twin);
   await client.close();
   say("closed");
 }
 
 /** Until it works; undefined when the user ends the leaf before. */
-async function again<T>(attempt: () => Promise<T>, hint: string): Promise<T | undefined> {
+async function again<T>(attempt: () => Promise<T>, hintFor: (reason: string) => string): Promise<T | undefined> {
   while (!ended.signal.aborted) {
     try {
       return await attempt();
     } catch (error) {
-      say(`${reasonOf(error)}. ${hint} Trying again in ${RETRY_MS / 1000} s`);
+      const reason = reasonOf(error);
+      say(`${reason}. ${hintFor(reason)} Trying again in ${RETRY_MS / 1000} s`);
       await pause(RETRY_MS);
     }
   }

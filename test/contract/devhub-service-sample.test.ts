@@ -2,8 +2,12 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { type DevHub, startDevHub } from "../../src/devhub/devhub.ts";
+import { makeAuthority } from "../support/test-certificates.ts";
 
 const LEAF = { deviceId: "leaf1" };
 const WITHIN = { timeout: 20_000 };
@@ -41,6 +45,19 @@ describe("the sample leaf", () => {
     asked.stdout.on("data", (chunk: Buffer) => (usage += chunk.toString()));
     expect((await once(asked, "close"))[0]).toBe(0);
     expect(usage).toContain("Usage: npm run leaf");
+  });
+
+  it("says what to look at when it does not trust the certificate", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "sample-leaf-"));
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+    const strange = join(folder, "ca.pem");
+    writeFileSync(strange, (await makeAuthority("somebody else's CA")).pem);
+    const env = { ...process.env, LEAF_CONNECTION_STRING: hub.connectionString(LEAF), LEAF_CA_FILE: strange };
+    const distrusting = spawn(process.execPath, ["samples/temperature-controller.ts"], { env });
+    onTestFinished(() => void distrusting.kill("SIGKILL"));
+    let complaint = "";
+    distrusting.stdout.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
+    await expect.poll(() => complaint, WITHIN).toContain(`Does ${strange} (LEAF_CA_FILE) hold the root`);
   });
 
   it("sends both thermostats' telemetry under their component and the working set under none", async () => {
