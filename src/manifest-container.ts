@@ -4,7 +4,7 @@ import { isJsonObject } from "./core/merge-patch.ts";
 import type { Json, JsonObject } from "./core/message.ts";
 import { error, type Finding, type ModuleEntry, warning } from "./manifest.ts";
 
-/** The Python, .NET and C SDKs dial no other. */
+/** The Python, .NET, C and Java SDKs dial no other. */
 const LEAF_PORT = "8883";
 
 interface Binding {
@@ -37,7 +37,7 @@ function checkListeners(where: string, bindings: readonly Binding[], config: Con
   if (config.tlsEnabled && leaves.length === 0)
     findings.push(error(where, `PortBindings lacks ${config.tlsPort}/tcp: no leaf reaches the gateway`));
   else if (config.tlsEnabled && !leaves.some(({ hostPort }) => hostPort === LEAF_PORT))
-    findings.push(warning(where, `the Python, .NET and C SDKs dial port ${LEAF_PORT} of the host and no other`));
+    findings.push(warning(where, `the Python, .NET, C and Java SDKs dial port ${LEAF_PORT} of the host and no other`));
   if (config.plainEnabled && published(config.plainPort).length > 0)
     findings.push(warning(where, `port ${config.plainPort} carries leaves' tokens in plain text`));
   if (config.opsEnabled && published(config.opsPort).length > 0)
