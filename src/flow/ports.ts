@@ -26,7 +26,7 @@ export interface Downstream extends AsyncDisposable {
   /**
    * "delivered": the leaf acknowledged (QoS 1) or every frame was written to its connection (QoS 0), in order.
    * "unacknowledged": a QoS 1 frame was written, and the connection ended before its PUBACK. "offline": the leaf is not connected, or
-   * its connection ended before anything was written. Never throws.
+   * its connection ended before the frame was written (QoS 1), or before that was certain (QoS 0). Never throws.
    */
   deliver(to: LeafId, frames: readonly Frame[]): Promise<Delivered>;
   /** Closes the leaf's connection, if it has one; resolves when it is gone. */

@@ -85,6 +85,10 @@ describe("tokens", () => {
     ["ids encoded twice, as .NET does with a hardware signer", rawToken(PRIMARY, `${HUB}%2Fdevices%2Fleaf%252D1`)],
     ["host and id in other case", rawToken(PRIMARY, `${HUB.toUpperCase()}%2Fdevices%2FLEAF-1`)],
     ["the gateway's own name as host", rawToken(PRIMARY, "gateway.local%2Fdevices%2Fleaf-1")],
+    [
+      "the gateway's own name with the port that was dialled",
+      rawToken(PRIMARY, "gateway.local%3A8884%2Fdevices%2Fleaf-1"),
+    ],
     ["an empty policy name", rawToken(PRIMARY, `${HUB}%2Fdevices%2Fleaf-1`, undefined, "&skn=")],
     ["a field that nobody knows", rawToken(PRIMARY, `${HUB}%2Fdevices%2Fleaf-1`, undefined, "&xyz=1")],
   ])("%s is good", async (_what, password) => {
@@ -111,6 +115,7 @@ describe("tokens", () => {
     ["another key", sdkToken(GROUP)],
     ["another device", sdkToken(PRIMARY, `${HUB}/devices/leaf-2`)],
     ["another hub", sdkToken(PRIMARY, "other.azure-devices.net/devices/leaf-1")],
+    ["another host at a port", rawToken(PRIMARY, "other.local%3A8884%2Fdevices%2Fleaf-1")],
     ["a module", sdkToken(PRIMARY, `${HUB}/devices/leaf-1/modules/m`)],
     ["a whole hub", sdkToken(PRIMARY, HUB)],
     ["a policy", rawToken(PRIMARY, `${HUB}%2Fdevices%2Fleaf-1`, undefined, "&skn=iothubowner")],
