@@ -59,7 +59,7 @@ describe("G2 reported, behind edgeHub", () => {
     world.wan.tell("away");
     await leaf.report({ a: 1 });
     await world.pass(6_000);
-    world.edge?.restart("twins");
+    world.edge?.restart("twins", "keep");
     world.hub.wan("up");
     world.wan.tell("online");
     await world.pass(40_000);

@@ -49,7 +49,7 @@ describe("G1 power-safe", () => {
     world.hub.slow = "messages";
     const late = world.leaves.leaf("leaf1").telemetry(5);
     await world.pass(1_000);
-    world.edge?.restart("all");
+    world.edge?.restart("twins", "lose");
     world.wan.scrape();
     await world.pass(15_000);
     world.wan.scrape();
@@ -71,7 +71,7 @@ describe("G1 power-safe", () => {
     world.wan.handler?.backlog(0, askedMs);
     await world.pass(130_000);
     world.hub.link("down");
-    world.edge?.restart("all");
+    world.edge?.restart("twins", "lose");
     world.hub.link("up");
     world.hub.wan("up");
     await world.pass(10_000);
@@ -90,7 +90,7 @@ describe("G1 power-safe", () => {
     expect(arrived(world)).toEqual([]);
     world.hub.link("down");
     await send(world, 120, 240);
-    world.edge?.restart("all");
+    world.edge?.restart("twins", "lose");
     if (!toldAfter) world.wan.scrape();
     await world.pass(10);
     world.hub.link("up");
@@ -122,7 +122,7 @@ describe("G1 power-safe", () => {
     await world.pass(5_000);
     let isFull = true;
     world.misfortune = () => (isFull ? "fail" : "none");
-    world.edge?.restart("all");
+    world.edge?.restart("twins", "lose");
     world.wan.scrape();
     await world.pass(2_000);
     isFull = false;

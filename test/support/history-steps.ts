@@ -22,10 +22,10 @@ export type Step =
   | { readonly kind: "kill"; readonly afterWrites: number }
   | { readonly kind: "disk"; readonly fails: number; readonly how: "fail" | "fail-written" | 30 }
   | { readonly kind: "recreate" }
-  | { readonly kind: "wan"; readonly state: "cut" | "up"; readonly told: boolean }
+  | { readonly kind: "wan"; readonly state: "cut" | "up"; readonly told: boolean; readonly routed?: boolean }
   /** From here to the end whoever watches the WAN takes it for away. */
   | { readonly kind: "blind" }
-  | { readonly kind: "edge-restart"; readonly lose: boolean; readonly toldAfter: boolean }
+  | { readonly kind: "edge-restart"; readonly lose: boolean | "newest"; readonly toldAfter: boolean }
   | { readonly kind: "remove"; readonly leaf: number; readonly confirm: boolean }
   | { readonly kind: "pass"; readonly ms: number };
 
@@ -103,11 +103,16 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       kind: fc.constant("wan" as const),
       state: fc.constantFrom("cut" as const, "up" as const, "up" as const),
       told: fc.boolean(),
+      routed: fc.boolean(),
     }),
   },
   {
     weight: 1,
-    arbitrary: fc.record({ kind: fc.constant("edge-restart" as const), lose: fc.boolean(), toldAfter: fc.boolean() }),
+    arbitrary: fc.record({
+      kind: fc.constant("edge-restart" as const),
+      lose: fc.constantFrom(false, true, "newest" as const),
+      toldAfter: fc.boolean(),
+    }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("remove" as const), leaf, confirm: fc.boolean() }) },
   {

@@ -106,6 +106,7 @@ class History {
         await this.#world.pass(0);
         break;
       case "wan":
+        if (this.#world.edge !== undefined) this.#world.edge.hasRoute = each.routed !== false;
         this.#wan(each.state, each.told);
         await this.#world.pass(0);
         break;
@@ -193,11 +194,12 @@ class History {
   }
 
   /** Another edgeHub process; power-safe must survive that it has lost its telemetry too. */
-  async #restartEdge(lose: boolean, toldAfter: boolean): Promise<void> {
+  async #restartEdge(lose: boolean | "newest", toldAfter: boolean): Promise<void> {
     const { edge, hub, wan } = this.#world;
     const wasUp = hub.isUp;
     hub.link("down");
-    edge?.restart(lose ? (this.#isPowerSafe ? "all" : "twins") : "nothing");
+    const what = lose === true ? "twins" : "newest";
+    edge?.restart(lose === false ? "nothing" : what, lose !== false && this.#isPowerSafe ? "lose" : "keep");
     if (!toldAfter) wan.scrape();
     if (wasUp) hub.link("up");
     await this.#world.pass(0);

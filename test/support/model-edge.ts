@@ -33,10 +33,17 @@ export interface EdgeRead {
 
 const PUSH_EVERY_MS = 5_000;
 const READ_IN_OUTAGE_MS = 20_000;
+/** Without a route, or a name, and without a connection to the cloud yet. */
+const READ_WITHOUT_ROUTE_MS = 1_000;
+/** What a power cut takes of a disk that nobody syncs. */
+const UNSYNCED_MS = 30_000;
+const MAX_WRITTEN = 1_000;
 const MIN_TWIN_SYNC_MS = 120_000;
 
 export class ModelEdge {
   line: "up" | "cut" = "up";
+  /** The cut line fails at once. */
+  hasRoute = true;
   /** Reads that the cloud answered, as edgeHub's metrics count them. */
   cloudReads = 0;
   /** Another one for each process. */
@@ -48,6 +55,9 @@ export class ModelEdge {
   #queue: Telemetry[] = [];
   #pending: JsonObject | undefined;
   #stored: Stored | undefined;
+  /** What was on its disk when; it does not sync. */
+  #written: { readonly atMs: number; readonly stored: Stored | undefined; readonly pending: JsonObject | undefined }[] =
+    [];
   #lastPushMs = Number.NEGATIVE_INFINITY;
   #isPushPlanned = false;
 
@@ -71,15 +81,17 @@ export class ModelEdge {
     this.#pending = mergePending(this.#pending ?? {}, spelled);
     const stored = this.#stored ?? NEVER_FETCHED;
     this.#stored = { ...stored, reported: hubMerge(stored.reported, spelled) };
+    this.#write();
     this.#planPush();
   }
 
   async read(): Promise<EdgeRead> {
     if (this.line === "cut") {
-      await this.#clock.sleep(READ_IN_OUTAGE_MS);
+      const tookMs = this.hasRoute ? READ_IN_OUTAGE_MS : READ_WITHOUT_ROUTE_MS;
+      await this.#clock.sleep(tookMs);
       // What was pending at the last read from the cloud went missing here too.
       const { desired, reported, version } = this.#stored ?? NEVER_FETCHED;
-      return { desired, desiredVersion: version, reported, tookMs: READ_IN_OUTAGE_MS };
+      return { desired, desiredVersion: version, reported, tookMs };
     }
     this.cloudReads += 1;
     const { desired, reported, version } = this.#fetch();
@@ -92,6 +104,7 @@ export class ModelEdge {
     const stored = this.#stored;
     if (stored?.version === undefined || stored.version + 1 !== version) return this.#synchronise();
     this.#stored = { ...stored, desired: hubMerge(stored.desired, respelled(patch)), version };
+    this.#write();
     return { patch, version };
   }
 
@@ -105,13 +118,23 @@ export class ModelEdge {
     return this.#synchronise();
   }
 
-  /** Another process: on the same folder, or on an empty one (whose telemetry may have been kept all the same). */
-  restart(lose: "nothing" | "twins" | "all"): void {
+  /**
+   * Another process: on the same folder, on one that a power cut has set back, or on an empty one. The queue of telemetry may be kept
+   * all the same.
+   */
+  restart(lose: "nothing" | "newest" | "twins", queue: "keep" | "lose"): void {
     this.instance += 1;
+    if (queue === "lose") this.#queue = [];
     if (lose === "nothing") return;
-    this.#pending = undefined;
-    this.#stored = undefined;
-    if (lose === "all") this.#queue = [];
+    const synced = this.#written.findLast(({ atMs }) => atMs <= this.#clock.steady() - UNSYNCED_MS);
+    this.#pending = lose === "newest" ? synced?.pending : undefined;
+    this.#stored = lose === "newest" ? synced?.stored : undefined;
+    this.#write();
+  }
+
+  #write(): void {
+    this.#written.push({ atMs: this.#clock.steady(), stored: this.#stored, pending: this.#pending });
+    if (this.#written.length > MAX_WRITTEN) this.#written = this.#written.slice(MAX_WRITTEN / 2);
   }
 
   #planPush(): void {
@@ -131,6 +154,7 @@ export class ModelEdge {
     if (this.line === "cut" || this.refuses?.(this.#pending) === true) return;
     this.#cloud.reported = hubMerge(this.#cloud.reported, this.#pending);
     this.#pending = undefined;
+    this.#write();
   }
 
   #fetch(): Stored & { readonly version: number } {
@@ -138,6 +162,7 @@ export class ModelEdge {
     const fetchedMs = this.#clock.steady();
     const fetched = { desired: respelled(desired), version, reported: respelled(reported), fetchedMs };
     this.#stored = fetched;
+    this.#write();
     return fetched;
   }
 
