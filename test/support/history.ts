@@ -15,8 +15,12 @@ const ROUNDS = 20;
 const BLIND_ROUNDS = 110;
 
 /** What goes wrong against a promise is an error that names it. */
-export async function live(steps: readonly Step[], settings: Partial<typeof RELAY_SETTINGS> = {}): Promise<void> {
-  const life = new History(settings);
+export async function live(
+  steps: readonly Step[],
+  settings: Partial<typeof RELAY_SETTINGS> = {},
+  { hasMetrics = true } = {},
+): Promise<void> {
+  const life = new History(settings, hasMetrics);
   await life.begin();
   try {
     for (const each of steps) await life.take(each);
@@ -37,8 +41,10 @@ class History {
   #life = 1;
   #isBlind = false;
 
-  constructor(settings: Partial<typeof RELAY_SETTINGS>) {
+  /** `hasMetrics`: edgeHub's page can be read, and tells who has answered a twin read. */
+  constructor(settings: Partial<typeof RELAY_SETTINGS>, hasMetrics: boolean) {
     this.#world = new RelayWorld({ settings, edge: true });
+    if (!hasMetrics) this.#world.wan.reads = undefined;
     this.#isPowerSafe = settings.durability === "power-safe";
   }
 

@@ -333,7 +333,7 @@ export class ModelWan implements WanWatch {
 
   /** One look at edgeHub's metrics. */
   scrape(): void {
-    if (this.edge === undefined) return;
+    if (this.edge === undefined || this.reads === undefined) return;
     this.handler?.edgeHubInstance(String(this.edge.instance));
     this.handler?.backlog(this.edge.backlog, this.#clock.steady());
   }
