@@ -23,12 +23,16 @@ if (MAJOR < 22) {
   process.exit(1);
 }
 
+const LOOK_AT_NPM_MS = 1_000;
+
 const stateFolder = resolve(process.env["GATEWAY_STATE"] ?? "./.gateway");
 /** Where the sample leaf looks for it, and where users find it. */
 const leafCaFile = join(stateFolder, "leaf-ca.pem");
 const children: ChildProcess[] = [];
 let isEnding = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => end(0));
+
+endWithNpm();
 
 mkdirSync(stateFolder, { recursive: true });
 const hub = start("hub", "devhub/main.ts", { DEVHUB_STATE: join(stateFolder, "devhub") }, "pipe");
@@ -59,6 +63,15 @@ function startGateway({ caFile, environment, metricsUrl, probeAddress, serviceUr
     console.log(line);
     if (line.includes("gateway started")) printNextSteps(leafCaFile, serviceUrl);
   });
+}
+
+/** npm hands a signal to the shell between us and it, which dies of it alone: whoever ends npm means all of this. */
+function endWithNpm(): void {
+  if (process.env["npm_lifecycle_event"] !== "start") return;
+  const shell = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== shell) end(0);
+  }, LOOK_AT_NPM_MS).unref();
 }
 
 /** What the user sets in the environment wins over what development sets. */
