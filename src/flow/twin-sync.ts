@@ -110,7 +110,7 @@ export class TwinSync {
   wan(state: WanState): void {
     const before = this.#wan;
     this.#wan = state;
-    if (state === "away") this.#unseen = true;
+    if (state === "away" || before === "away") this.#unseen = true;
     const hasReturned = state !== "away" && (before === "away" || before === state);
     if (!hasReturned) return;
     // What edgeHub could not push meanwhile goes with the next patch or never, and its first answers may come from its store.
@@ -254,7 +254,7 @@ export class TwinSync {
     }
     log.info({ version: desiredVersion, tookMs: Math.round(tookMs), fromCloud }, "the module twin was read");
     if (!mayBeOld) this.#mayHide = false;
-    if (!mayBeOld && this.#wan !== "away") this.#unseen = false;
+    if (fromCloud || (!mayBeOld && this.#wan !== "away")) this.#unseen = false;
     synchronised();
     await this.#takenIn(leaves, source, mayBeOld);
     return true;

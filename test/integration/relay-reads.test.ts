@@ -222,6 +222,20 @@ describe("while the WAN is taken for away, rightly or not", () => {
     expect(leaf.desired).toEqual({ target: 1, other: 2 });
   });
 
+  test("a flood of changes costs no read each, once one has shown that the cloud is there", async () => {
+    await using world = await connectedWorld();
+    const leaf = world.leaves.leaf("leaf1");
+    await leaf.connect({ subscribe: true });
+    world.wan.tell("away");
+    const { reads } = world.hub;
+    for (let n = 0; n < 100; n += 1) {
+      world.hub.desire({ leaf1: { target: n } });
+      await world.pass(20);
+    }
+    expect(leaf.desired).toEqual({ target: 99 });
+    expect(world.hub.reads - reads).toBeLessThan(5);
+  });
+
   test("what comes first after an outage may be edgeHub's comparison, which hides values that were written anew", async () => {
     await using world = await connectedWorld();
     const leaf = world.leaves.leaf("leaf1");

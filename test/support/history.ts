@@ -188,7 +188,8 @@ class History {
     // An outage that nobody noticed ends without a word, too.
     if (state === "up" && !this.#isBlind) wan.tell("online");
     else if (state === "cut" && told) wan.tell("away");
-    hub.isUnnoticed = state === "cut" && !told && !this.#isBlind;
+    // To a watch that is wrong anyway it is one as well.
+    hub.isUnnoticed = state === "cut" && (!told || this.#isBlind);
   }
 
   #desire({ also, heard, leaf, part, patch }: Extract<Step, { kind: "desire" }>): void {
