@@ -36,6 +36,29 @@ describe("G1 telemetry", () => {
     expect(world.store.usage().entries).toBe(0);
   });
 
+  test.each([5, 50, 500])(
+    "costs the disk nothing at %i messages a second while edgeHub is prompt, twin reads included",
+    async (rate) => {
+      await using world = await connectedWorld({ settings: { twinReadIntervalSecs: 10 } });
+      const leaves = Array.from({ length: 5 }, (_, n) => world.leaves.leaf(`leaf${n}`));
+      for (const leaf of leaves) await leaf.connect({ subscribe: false });
+      // As much as a slow card takes; the window of 16 then carries 800 a second.
+      world.hub.latencyMs = 20;
+      await world.pass(30_000);
+      const { commits } = world.store;
+      const { reads } = world.hub;
+      const sent: Promise<unknown>[] = [];
+      for (let ms = 0; ms < 30_000; ms += 1_000 / rate) {
+        sent.push(leaves[sent.length % leaves.length]?.telemetry(sent.length) ?? Promise.reject(new Error("no leaf")));
+        await world.pass(1_000 / rate);
+      }
+      await world.pass(1_000);
+      for (const each of await Promise.all(sent)) expect(each).toEqual({ kind: "done" });
+      expect(world.hub.reads - reads).toBeGreaterThan(1);
+      expect(world.store.commits).toBe(commits);
+    },
+  );
+
   test("a message that was on its way each time when edgeHub died soon after its start is not taken for the cause", async () => {
     const log = new RecordingLog();
     await using world = await connectedWorld({ log });

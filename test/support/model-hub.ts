@@ -70,6 +70,8 @@ export class ModelHub implements Upstream {
   deaf = false;
   /** Answers only when released (a slow hub). */
   slow: boolean | "messages" | "patches" | "reads" = false;
+  /** How long edgeHub takes for each thing. */
+  latencyMs = 0;
   /** Reads are answered with an error, or (as of then) not at all. */
   readsFail = false;
   reads = 0;
@@ -291,6 +293,7 @@ export class ModelHub implements Upstream {
       if (!this.#up || this.#links !== link || this.#handler !== handler) return DOWN;
     }
     if (this.mode === "refuse") return { kind: "failed", fault: { kind: "throttled", reason: "told to refuse" } };
+    if (this.latencyMs > 0) await this.#clock.sleep(this.latencyMs);
     const outcome = work();
     if (this.mode === "lose-answer") {
       this.mode = "good";
