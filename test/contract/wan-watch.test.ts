@@ -88,6 +88,20 @@ describe("WanWatch", () => {
     expect(heard.states).toEqual(["online", "online"]);
   });
 
+  it("no longer believes a probe that has failed for long when something comes from the cloud", async () => {
+    let passedMs = 0;
+    const clock = { ...realClock, steady: () => realClock.steady() + passedMs };
+    await startWatch({ metricsUrl: undefined, clock });
+    await until("online", () => heard.states.at(-1) === "online");
+    rig.devHub.wan.cut("refused");
+    await until("away", () => heard.states.at(-1) === "away");
+    watch.heard();
+    expect(heard.states.at(-1)).toBe("away");
+    passedMs = 61_000;
+    watch.heard();
+    expect(heard.states.at(-1)).toBe("unknown");
+  });
+
   it("tells of edgeHub's backlog", async () => {
     await startWatch();
     rig.devHub.wan.cut("silent");
