@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type DevHub, startDevHub } from "../../src/devhub/devhub.ts";
-import { gatewayEnvironment, spawnGateway } from "../support/gateway-process.ts";
+import { freePort, gatewayEnvironment, spawnGateway } from "../support/gateway-process.ts";
 
 const CHECK = new URL("../../src/healthcheck.ts", import.meta.url).pathname;
 
@@ -42,5 +42,24 @@ describe("the health check", () => {
     await using gateway = spawnGateway(gatewayEnvironment(hub, 0, folder));
     await gateway.started;
     await expect.poll(check, { timeout: 30_000 }).toBe(0);
+  });
+});
+
+describe("readiness", () => {
+  it("waits for the first twin read, while the gateway is alive and lets leaves in", async () => {
+    await hub.killEdge("keep");
+    const ops = await freePort();
+    const fresh = join(folder, "fresh");
+    const environment = gatewayEnvironment(hub, 0, fresh, { GATEWAY_OPS_ENABLED: "true", GATEWAY_OPS_PORT: `${ops}` });
+    await using gateway = spawnGateway(environment);
+    await gateway.started;
+    const ask = async (path: string) => {
+      const answer = await fetch(`http://127.0.0.1:${ops}${path}`);
+      return [answer.status, await answer.text()] as const;
+    };
+    expect(await ask("/readyz")).toEqual([503, expect.stringContaining("the module twin has never been read")]);
+    expect(await ask("/healthz")).toEqual([200, "ok\n"]);
+    await hub.startEdge();
+    await expect.poll(() => ask("/readyz"), { timeout: 30_000 }).toEqual([200, "ok\n"]);
   });
 });

@@ -52,12 +52,14 @@ interface RigOptions {
   readonly behindProxy?: boolean;
   /** The gateway's. */
   readonly clock?: Clock;
+  /** Beside what the hub gives the module. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export async function startRig(options: RigOptions = {}): Promise<GatewayRig> {
   const hub = await startDevHub({ ...FAST, ...options.hub });
   const proxy = options.behindProxy === true ? await startTcpProxy({ port: hub.mqttPort }) : undefined;
-  const rig = new GatewayRig(hub, proxy, options.config ?? {}, options.clock);
+  const rig = new GatewayRig(hub, proxy, options);
   try {
     await rig.startGateway();
     await vi.waitUntil(() => rig.gateway.relay.synchronised, WITHIN);
@@ -77,18 +79,16 @@ export class GatewayRig implements AsyncDisposable {
   readonly log: string[] = [];
   readonly moduleId: { readonly deviceId: string; readonly moduleId: string };
   readonly #stateFolder = mkdtempSync(join(tmpdir(), "gateway-rig-"));
-  readonly #config: Partial<Config>;
-  readonly #clock: Clock | undefined;
+  readonly #options: RigOptions;
   readonly #leaves = new Set<DeviceClient>();
   #gateway: Gateway | undefined;
   /** Of the first start: leaves come back to the same ones. */
   #ports: { readonly tlsPort: number; readonly plainPort: number } = { tlsPort: 0, plainPort: 0 };
 
-  constructor(hub: DevHub, proxy: TcpProxy | undefined, config: Partial<Config>, clock?: Clock) {
+  constructor(hub: DevHub, proxy: TcpProxy | undefined, options: RigOptions) {
     this.hub = hub;
-    this.#clock = clock;
     this.proxy = proxy;
-    this.#config = config;
+    this.#options = options;
     const { deviceId, moduleId } = hub.settings;
     this.moduleId = { deviceId, moduleId };
     this.backEnd = connectBackEnd({
@@ -189,6 +189,7 @@ export class GatewayRig implements AsyncDisposable {
   /** On the same state folder and ports. */
   async startGateway(): Promise<void> {
     const { metricsUrl, probeAddress, settings } = this.hub;
+    const { clock, config = {}, environment: more = {} } = this.#options;
     const merged = mergeConfig(
       {
         authMode: "development",
@@ -200,12 +201,12 @@ export class GatewayRig implements AsyncDisposable {
         edgeHubMetricsUrl: metricsUrl,
         wanProbeAddress: `${probeAddress.host}:${probeAddress.port}`,
         ...this.#ports,
-        ...this.#config,
+        ...config,
       },
       {},
     );
     if (merged.kind === "invalid") throw new Error(JSON.stringify(merged.problems));
-    const environment = this.hub.environment();
+    const environment = { ...this.hub.environment(), ...more };
     if (this.proxy !== undefined) {
       environment["IOTEDGE_GATEWAYHOSTNAME"] = `${settings.gatewayHostName}:${this.proxy.port}`;
     }
@@ -214,7 +215,7 @@ export class GatewayRig implements AsyncDisposable {
       environment,
       stateFolder: this.#stateFolder,
       bootId: "boot",
-      ...(this.#clock === undefined ? {} : { clock: this.#clock }),
+      ...(clock === undefined ? {} : { clock }),
       logDestination: { write: (line) => void this.log.push(line) },
     });
     const { plain = 0, tls = 0 } = this.#gateway.broker.ports;
