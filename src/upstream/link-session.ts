@@ -27,7 +27,7 @@ export interface LinkLimits {
   readonly connectMs: number;
   readonly closeMs: number;
   readonly twinMs: number;
-  /** How long a message may stay without PUBACK, not counting the time in which a twin read of ours hangs. */
+  /** How long a message may stay without PUBACK, not counting the time in which a twin request of ours has no answer. */
   readonly pubackMs: number;
   /** A dead peer is noticed after two of these [azure-iot-device.md 3]. */
   readonly keepaliveSecs: number;

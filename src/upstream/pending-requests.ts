@@ -11,8 +11,8 @@ export type RequestKind = "message" | "twin";
 interface Request {
   readonly kind: RequestKind;
   readonly askedMs: number;
-  /** {@link PendingRequests.readMs} when it was asked. */
-  readonly readMs: number;
+  /** {@link PendingRequests.twinMs} when it was asked. */
+  readonly twinMs: number;
   readonly refuse: (reason: string) => void;
 }
 
@@ -27,6 +27,9 @@ export class PendingRequests {
   readonly #requests: Request[] = [];
   #readSinceMs: number | undefined;
   #readTotalMs = 0;
+  #twins = 0;
+  #twinsSinceMs = 0;
+  #twinsTotalMs = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -43,17 +46,20 @@ export class PendingRequests {
       const waiting = limit === undefined ? undefined : new AbortController();
       const settle = (answer: T | Refusal): void => {
         const at = this.#requests.indexOf(request);
-        if (at >= 0) this.#requests.splice(at, 1);
+        if (at < 0) return;
+        this.#requests.splice(at, 1);
+        if (kind === "twin") this.#twinSettled();
         waiting?.abort();
         resolve(answer);
       };
       const request: Request = {
         kind,
         askedMs: this.#clock.steady(),
-        readMs: this.readMs(),
+        twinMs: this.#twinMs(),
         refuse: (reason) => settle(transient(reason)),
       };
       this.#requests.push(request);
+      if (kind === "twin") this.#twinAsked();
       if (limit !== undefined && waiting !== undefined) this.#limit(request, limit, waiting.signal);
       try {
         start(settle);
@@ -78,18 +84,36 @@ export class PendingRequests {
     this.#readSinceMs = undefined;
   }
 
-  /** How long twin reads have taken in all. While one hangs, edgeHub acknowledges nothing, and that is no fault. */
+  /** How long twin reads have taken in all. */
   readMs(): number {
     const runningMs = this.#readSinceMs === undefined ? 0 : this.#clock.steady() - this.#readSinceMs;
     return this.#readTotalMs + runningMs;
   }
 
-  /** How long the oldest message waits for its PUBACK, time in reads not counted; 0 when none waits. */
+  /**
+   * How long the oldest message waits for its PUBACK, not counting the time in which a twin request has no answer; 0 when none waits.
+   * edgeHub answers one packet after the other: a read may wait 50 s for the cloud, a patch for the push that is under way.
+   */
   oldestMessageMs(): number {
-    for (const { kind, askedMs, readMs } of this.#requests) {
-      if (kind === "message") return this.#clock.steady() - askedMs - (this.readMs() - readMs);
+    for (const { kind, askedMs, twinMs } of this.#requests) {
+      if (kind === "message") return this.#clock.steady() - askedMs - (this.#twinMs() - twinMs);
     }
     return 0;
+  }
+
+  #twinAsked(): void {
+    if (this.#twins === 0) this.#twinsSinceMs = this.#clock.steady();
+    this.#twins += 1;
+  }
+
+  #twinSettled(): void {
+    this.#twinsTotalMs = this.#twinMs();
+    this.#twinsSinceMs = this.#clock.steady();
+    this.#twins -= 1;
+  }
+
+  #twinMs(): number {
+    return this.#twinsTotalMs + (this.#twins === 0 ? 0 : this.#clock.steady() - this.#twinsSinceMs);
   }
 
   #limit(request: Request, { ms, passed }: TimeLimit, signal: AbortSignal): void {

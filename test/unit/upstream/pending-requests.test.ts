@@ -59,21 +59,41 @@ describe("PendingRequests", () => {
     expect(pending.oldestMessageMs()).toBe(0);
   });
 
-  it("counts how long the oldest message waits, without the time in which a read hangs", async () => {
+  it("counts how long the oldest message waits, without the time in which a read or a patch has no answer", async () => {
     const clock = new ManualClock();
     const pending = new PendingRequests(clock);
-    void pending.ask<Outcome>("twin", undefined, nothing);
+    const answers: (() => void)[] = [];
+    const askTwin = (): void => {
+      void pending.ask<Outcome>("twin", undefined, (settle) => answers.push(() => settle(ACCEPTED)));
+    };
+    askTwin();
     await clock.advance(1_000);
+    answers[0]?.();
     expect(pending.oldestMessageMs()).toBe(0);
     void pending.ask<Outcome>("message", undefined, nothing);
     await clock.advance(10);
-    pending.readStarted();
-    await clock.advance(50_000);
+    askTwin();
+    await clock.advance(30_000);
+    askTwin();
+    await clock.advance(10_000);
+    answers[1]?.();
+    answers[1]?.();
+    await clock.advance(10_000);
     expect(pending.oldestMessageMs()).toBe(10);
-    pending.readEnded();
+    answers[2]?.();
     await clock.advance(7);
     void pending.ask<Outcome>("message", undefined, nothing);
     expect(pending.oldestMessageMs()).toBe(17);
+  });
+
+  it("counts how long reads have taken", async () => {
+    const clock = new ManualClock();
+    const pending = new PendingRequests(clock);
+    pending.readStarted();
+    await clock.advance(50_000);
+    expect(pending.readMs()).toBe(50_000);
+    pending.readEnded();
+    await clock.advance(7);
     expect(pending.readMs()).toBe(50_000);
   });
 });
