@@ -90,16 +90,23 @@ export function spawnGateway(
   };
 }
 
-/** A port that was free a moment ago, for a process that must be found again after a restart. */
+/**
+ * A port that was free a moment ago, for a process that must be found again after a restart. Below those that the system gives to
+ * whoever connects: while nobody listens, a client that tries again and again would be given the very port that it dials.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("the listener has no port");
-  server.close();
-  await once(server, "close");
-  return address.port;
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 10_000);
+    const server = createServer().listen(port, "127.0.0.1");
+    const isFree = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 async function endOf(child: ChildProcess): Promise<ProcessEnd> {
