@@ -81,3 +81,17 @@ export function newRecord({ nowMs, ...known }: FirstSight): LeafRecord {
 export function shownReportedVersion({ reportedVersion }: LeafRecord): number {
   return reportedVersion + 1;
 }
+
+/** Whether a CONNECT changes nothing that is remembered of the leaf. */
+export function isSameConnect(a: LeafRecord, b: LeafRecord): boolean {
+  return (
+    a.modelId === b.modelId &&
+    a.dialect === b.dialect &&
+    a.components === b.components &&
+    a.subscriptions.length === b.subscriptions.length
+  );
+}
+
+export function sameSubscriptions(a: readonly Subscription[], b: readonly Subscription[]): boolean {
+  return a.length === b.length && a.every(({ filter, qos }, at) => b[at]?.filter === filter && b[at].qos === qos);
+}

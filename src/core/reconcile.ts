@@ -224,6 +224,19 @@ export function withLostSession(record: LeafRecord, session: readonly Subscripti
   return lost.length === 0 ? record : { ...record, subscriptions: [...record.subscriptions, ...lost] };
 }
 
+/**
+ * A leaf's subscriptions when its connection goes from `before` to `after`. What the connection does not know of stays: it was given
+ * back to the leaf since, by {@link withLostSession}.
+ */
+export function resubscribed(
+  known: readonly Subscription[],
+  before: readonly Subscription[],
+  after: readonly Subscription[],
+): readonly Subscription[] {
+  const told = new Set([...before, ...after].map(({ filter }) => filter));
+  return [...known.filter(({ filter }) => !told.has(filter)), ...after];
+}
+
 /** JSON of the patches that are noted for one leaf: twice what a desired section may have. */
 const MAX_NOTED_BYTES = 65_536;
 

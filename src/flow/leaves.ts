@@ -5,7 +5,7 @@
  */
 import { componentOf, type NamingRules, splitComponentName } from "../core/component-name.ts";
 import { type LeafRecord, type MissedDesired, newRecord } from "../core/leaf.ts";
-import type { Channel, ComponentName, LeafId } from "../core/message.ts";
+import type { Channel, ComponentName, LeafId, Subscription } from "../core/message.ts";
 import { NOTHING_PUSHED, type Pushed } from "../core/pushed.ts";
 import { withShown } from "../core/reconcile.ts";
 import { Lane } from "./lane.ts";
@@ -20,6 +20,8 @@ export interface Leaf {
   connected: boolean;
   /** The current connection asked for a clean session: nothing of it is kept. */
   isClean: boolean;
+  /** Subscriptions of the current connection as the broker knows them: fewer than the record's when more were given back since. */
+  listed: readonly Subscription[];
   /** Open channels of the current connection, by its subscriptions. */
   channels: ReadonlySet<Channel>;
   /** Twin GETs that wait for the first synchronisation. */
@@ -151,6 +153,7 @@ export class Leaves {
       isUnsure: false,
       connected: false,
       isClean: false,
+      listed: [],
       channels: new Set(),
       heldGets: [],
       told: undefined,

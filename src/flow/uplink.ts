@@ -2,10 +2,10 @@
  * What leaves do: connect, subscribe, send. Each frame is parsed by the leaf's dialect, handled in the leaf's lane, and called
  * received only when it is at its first safe place. Invariant: nothing that one leaf sends can fail the handling of another's.
  */
-import type { LeafNaming, LeafRecord } from "../core/leaf.ts";
+import { isSameConnect, type LeafNaming, type LeafRecord, sameSubscriptions } from "../core/leaf.ts";
 import { isEmpty } from "../core/merge-patch.ts";
 import type { Channel, Frame, LeafId, LeafRequest, Subscription, Telemetry } from "../core/message.ts";
-import { withLostSession, withMissed, withoutComponents } from "../core/reconcile.ts";
+import { resubscribed, withLostSession, withMissed, withoutComponents } from "../core/reconcile.ts";
 import type { Dialect } from "../translate/dialect.ts";
 import { type Learned, learnComponents } from "../translate/pnp.ts";
 import { toModuleTelemetry } from "../translate/pnp-telemetry.ts";
@@ -64,7 +64,8 @@ export class Uplink implements LeafHandler {
     // Somebody else's first CONNECT of this id could not be stored and took the record with it.
     if (this.#options.leaves.get(leaf.id) !== leaf)
       return { kind: "refused", code: 3, reason: "the leaf's record is gone, try again" };
-    return { kind: "accepted", subscriptions: leaf.record.subscriptions };
+    leaf.listed = leaf.record.subscriptions;
+    return { kind: "accepted", subscriptions: leaf.listed };
   }
 
   async connected({ clean, leafId }: LeafConnect): Promise<void> {
@@ -82,10 +83,12 @@ export class Uplink implements LeafHandler {
     await this.#withLeaf(leafId, async (leaf) => {
       const { leaves } = this.#options;
       // A clean session ends with its connection [MQTT-3.1.2-6].
-      if (!leaf.isClean && (leaf.isUnsure || !sameSubscriptions(subscriptions, leaf.record.subscriptions)))
-        await leaves.save(leaf, { ...leaf.record, subscriptions });
+      const kept = leaf.isClean ? subscriptions : resubscribed(leaf.record.subscriptions, leaf.listed, subscriptions);
+      if (!leaf.isClean && (leaf.isUnsure || !sameSubscriptions(kept, leaf.record.subscriptions)))
+        await leaves.save(leaf, { ...leaf.record, subscriptions: kept });
+      leaf.listed = subscriptions;
       // The connection may have ended while the commit was under way.
-      if (leaf.connected) this.#openChannels(leaf, subscriptions);
+      if (leaf.connected) this.#openChannels(leaf, kept);
     });
   }
 
@@ -290,17 +293,4 @@ export class Uplink implements LeafHandler {
     const leaf = this.#options.leaves.get(leafId);
     if (leaf !== undefined) await leaf.lane.run(() => work(leaf));
   }
-}
-
-function isSameConnect(a: LeafRecord, b: LeafRecord): boolean {
-  return (
-    a.modelId === b.modelId &&
-    a.dialect === b.dialect &&
-    a.components === b.components &&
-    a.subscriptions.length === b.subscriptions.length
-  );
-}
-
-function sameSubscriptions(a: readonly Subscription[], b: readonly Subscription[]): boolean {
-  return a.length === b.length && a.every(({ filter, qos }, at) => b[at]?.filter === filter && b[at].qos === qos);
 }

@@ -328,6 +328,36 @@ describe("a session that a lost disk took with it, of an SDK that never subscrib
     await world[Symbol.asyncDispose]();
   });
 
+  test("is kept when the old connection's SUBSCRIBE waits behind the read that has given it back", async () => {
+    const { leaf, world } = await afterLostDisk();
+    await leaf.connect({ subscribe: false });
+    world.misfortune = () => 100;
+    world.hub.link("up");
+    await world.pass(50);
+    const subscribed = leaf.subscribe("$iothub/methods/POST/#");
+    await world.pass(1_000);
+    await subscribed;
+    world.misfortune = () => "none";
+    expect(world.leaves.drops).toEqual(["leaf1"]);
+    await leaf.connect({ subscribe: false });
+    await works(world, leaf);
+    await world[Symbol.asyncDispose]();
+  });
+
+  test("is kept when it was given back between CONNACK and a SUBSCRIBE to something", async () => {
+    const { leaf, world } = await afterLostDisk();
+    world.misfortune = () => 100;
+    const connected = leaf.connect({ subscribe: false });
+    world.hub.link("up");
+    await world.pass(1_000);
+    await connected;
+    world.misfortune = () => "none";
+    expect(world.leaves.drops).toEqual([]);
+    await leaf.subscribe("$iothub/methods/POST/#");
+    await works(world, leaf);
+    await world[Symbol.asyncDispose]();
+  });
+
   test("is not made up for a program that starts and subscribes itself", async () => {
     const { leaf, world } = await afterLostDisk();
     await leaf.connect({ subscribe: true });

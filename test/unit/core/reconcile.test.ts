@@ -14,6 +14,7 @@ import {
   RESPELLED,
   reconcileDesired,
   removedRecord,
+  resubscribed,
   settleRead,
   withLostSession,
   withMissed,
@@ -395,6 +396,16 @@ describe("components that a new model no longer has", () => {
     });
     expect(withoutComponents(record, ["other"])).toBe(record);
   });
+});
+
+test("subscriptions follow the connection, but for those that it does not know of", () => {
+  const [a, b, c] = ["a", "b", "c"].map((filter) => ({ filter, qos: 0 as const }));
+  if (a === undefined || b === undefined || c === undefined) throw new Error("three filters");
+  expect(resubscribed([a], [a], [a, b])).toEqual([a, b]);
+  expect(resubscribed([a, b], [a, b], [b])).toEqual([b]);
+  expect(resubscribed([a], [a], [{ ...a, qos: 1 }])).toEqual([{ ...a, qos: 1 }]);
+  expect(resubscribed([a, b, c], [a], [a, b])).toEqual([c, a, b]);
+  expect(resubscribed([a, c], [a], [])).toEqual([c]);
 });
 
 test("a lost session has what an SDK subscribes to, beside what the leaf has subscribed to since, each once", () => {
