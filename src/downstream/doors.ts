@@ -70,8 +70,7 @@ export class Doors implements AsyncDisposable {
   #mayEnter(socket: Socket): boolean {
     const { maxConnections, maxConnectionsPerAddress } = this.#limits;
     const remoteAddress = addressOf(socket);
-    const fromThere = this.#perAddress.get(remoteAddress) ?? 0;
-    if (fromThere >= maxConnectionsPerAddress) {
+    if ((this.#perAddress.get(remoteAddress) ?? 0) >= maxConnectionsPerAddress) {
       this.#refusals.refused("connections-per-address", { leafId: undefined, remoteAddress });
       return false;
     }
@@ -79,7 +78,7 @@ export class Doors implements AsyncDisposable {
       this.#refusals.refused("connections", { leafId: undefined, remoteAddress });
       return false;
     }
-    this.#count(socket, remoteAddress, fromThere);
+    this.#count(socket, remoteAddress);
     return true;
   }
 
@@ -99,10 +98,10 @@ export class Doors implements AsyncDisposable {
     return true;
   }
 
-  #count(socket: Socket, remoteAddress: string, fromThere: number): void {
+  #count(socket: Socket, remoteAddress: string): void {
     const { remotePort = 0 } = socket;
     this.#sockets.add(socket);
-    this.#perAddress.set(remoteAddress, fromThere + 1);
+    this.#perAddress.set(remoteAddress, (this.#perAddress.get(remoteAddress) ?? 0) + 1);
     const strangers = this.#strangers.get(remoteAddress);
     if (strangers === undefined) this.#strangers.set(remoteAddress, new Map([[remotePort, socket]]));
     else strangers.set(remotePort, socket);

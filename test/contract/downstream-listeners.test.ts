@@ -336,6 +336,20 @@ describe("plain TCP", () => {
     for (const stranger of strangers) stranger.destroy();
   });
 
+  test("who made room for another counts for its address no longer", async () => {
+    const limits = { maxConnections: 4, maxConnectionsPerAddress: 8 };
+    await using rig = await LeafBrokerRig.start({ limits, listeners: plain });
+    const strangers: Socket[] = [];
+    for (let n = 0; n < 20; n += 1) {
+      const stranger = await dialPlain(rig.broker.ports.plain);
+      stranger.on("error", () => undefined);
+      strangers.push(stranger.resume());
+    }
+    expect((await new RawLeaf(await dialPlain(rig.broker.ports.plain)).connect("leaf-1")).code).toBe(0);
+    expect(rig.refused("connections-per-address")).toBe(0);
+    for (const stranger of strangers) stranger.destroy();
+  });
+
   test("leaves are never closed to make room: far above the limit new sockets are closed without a word", async () => {
     await using rig = await LeafBrokerRig.start({ limits: { maxConnections: 2 }, listeners: plain });
     const leaves = [
