@@ -56,7 +56,7 @@ async function checkArrived(leaf: NumberedLeaf, journal: HubJournal, check: type
   const firstCopies = [...new Set(journal.of(leaf.id))];
   check(firstCopies, `order of ${leaf.id}`).toEqual(firstCopies.toSorted((a, b) => a - b));
   // The test means something only when the leaf was at work.
-  check(leaf.acknowledged.length).toBeGreaterThan(30);
+  check(leaf.acknowledged.length).toBeGreaterThan(10);
   check(leaf.accepted.size).toBeGreaterThan(0);
 }
 
