@@ -34,7 +34,11 @@ export function sharedLookup(lookup: LookupFunction, patienceMs = PATIENCE_MS): 
     lookup(hostname, options, (...answer) => {
       waiting.delete(key);
       if (answer[0] === null) known.set(key, answer);
-      for (const each of all) each(...answer);
+      for (const each of all) {
+        // Nobody is answered again when the own patience is over.
+        all.delete(each);
+        each(...answer);
+      }
     });
   };
 }

@@ -1,4 +1,5 @@
 import type { LookupFunction } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { sharedLookup } from "../../../src/upstream/lookup.ts";
 
@@ -54,6 +55,26 @@ test("a failure reaches all that wait, and the next one asks again", async () =>
   expect((await Promise.allSettled(answers)).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
   void ask(lookup, "hub.example.net");
   expect(names.asked).toHaveLength(2);
+});
+
+test("each caller hears one answer, however soon it comes", async () => {
+  const names = new Names();
+  const lookup = sharedLookup(names.lookup, 1);
+  let heard = 0;
+  const count = (): void => {
+    heard += 1;
+  };
+  lookup("hub.example.net", {}, count);
+  names.answer(0, "192.0.2.1");
+  await delay(20);
+  expect(heard).toBe(1);
+  // Also who was given the last one, when the name server answers after all.
+  lookup("hub.example.net", {}, count);
+  await delay(20);
+  expect(heard).toBe(2);
+  names.answer(1, "192.0.2.2");
+  await delay(20);
+  expect(heard).toBe(2);
 });
 
 test("what a name server said last serves while it says nothing", async () => {
