@@ -92,6 +92,7 @@ export function isSameConnect(a: LeafRecord, b: LeafRecord): boolean {
   );
 }
 
+/** Whether both are the same filters with the same QoS, in the same order. */
 export function sameSubscriptions(a: readonly Subscription[], b: readonly Subscription[]): boolean {
   return a.length === b.length && a.every(({ filter, qos }, at) => b[at]?.filter === filter && b[at].qos === qos);
 }

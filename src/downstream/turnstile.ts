@@ -2,6 +2,7 @@
  * One CONNECT of each leaf at a time. Invariant: between entering and leaving nobody else is inside for the same leaf; a leaf that
  * nobody enters for costs nothing.
  */
+import { takeOut } from "../core/take-out.ts";
 
 export class Turnstile {
   readonly #maxWaiting: number;
@@ -30,7 +31,7 @@ export class Turnstile {
         resolve(() => this.#leave(who));
       };
       const giveUp = (): void => {
-        queue.splice(queue.indexOf(admit), 1);
+        takeOut(queue, admit);
         resolve("gone");
       };
       signal.addEventListener("abort", giveUp, { once: true });

@@ -5,6 +5,7 @@
  */
 import type { LeafId, Telemetry } from "../core/message.ts";
 import { entryBytes } from "../core/outbox.ts";
+import { takeOut } from "../core/take-out.ts";
 import type { Downlink } from "./downlink.ts";
 import type { Leaf, Leaves } from "./leaves.ts";
 import type { Clock, CloudToDeviceEntry, Log, Metrics, Store, Write } from "./ports.ts";
@@ -71,7 +72,7 @@ export class CloudToDevice {
     try {
       await store.commit([{ kind: "cloud-to-device", entry }]);
     } catch {
-      this.#take(entry);
+      takeOut(this.#queue(entry.leafId), entry);
       return { kind: "refused", status: 500, reason: "the gateway could not store the message" };
     } finally {
       this.#storing.delete(entry);
@@ -145,19 +146,12 @@ export class CloudToDevice {
   }
 
   async #done(entry: CloudToDeviceEntry): Promise<void> {
-    this.#take(entry);
+    takeOut(this.#queue(entry.leafId), entry);
     const { leafId, seq } = entry;
     await this.#options.store.commit([{ kind: "cloud-to-device-done", leafId, seq }]).catch((error: unknown) =>
       // The messages behind it must not wait for the disk.
       this.#options.log.error({ leafId, error: String(error) }, "a delivered message comes again after a restart"),
     );
-  }
-
-  /** Out of its queue, if it still is in there. */
-  #take(entry: CloudToDeviceEntry): void {
-    const queue = this.#queue(entry.leafId);
-    const at = queue.indexOf(entry);
-    if (at >= 0) queue.splice(at, 1);
   }
 
   #queue(leafId: LeafId): CloudToDeviceEntry[] {

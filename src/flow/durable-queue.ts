@@ -8,6 +8,7 @@
  */
 import type { LeafId, OutboxEntry, Telemetry } from "../core/message.ts";
 import { isExpired } from "../core/outbox.ts";
+import { takeOut } from "../core/take-out.ts";
 import type { Clock, Log, Metrics, Store } from "./ports.ts";
 import { type Live, newLive, type Safe, Spool, type SpoolSettings, storedLive } from "./spool.ts";
 
@@ -138,7 +139,7 @@ export class DurableQueue {
   /** Entries that were taken and not accepted, back to the head in their order. */
   giveBack(lives: readonly Live[]): void {
     for (const live of lives) {
-      this.#untake(live);
+      takeOut(this.#taken, live);
       this.#queueBytes += live.bytes;
     }
     this.#queue = [...lives.toSorted((a, b) => a.entry.seq - b.entry.seq), ...this.#queue];
@@ -146,7 +147,7 @@ export class DurableQueue {
 
   /** The hub has it. In power-safe a copy stays on disk until it is forgotten. */
   settle(live: Live): void {
-    this.#untake(live);
+    takeOut(this.#taken, live);
     if (live.settled) return;
     live.settled = true;
     live.resolveSafe({ kind: "safe" });
@@ -157,7 +158,7 @@ export class DurableQueue {
   async setAside(live: Live, reason: string): Promise<void> {
     const { log, metrics, setAside } = this.#options;
     await setAside(live.entry, reason);
-    this.#untake(live);
+    takeOut(this.#taken, live);
     live.settled = true;
     live.resolveSafe({ kind: "safe" });
     this.#spool.remove(live, false);
@@ -249,11 +250,6 @@ export class DurableQueue {
   #countDropped(entry: OutboxEntry, reason: string): void {
     this.#options.metrics.count("telemetry_dropped_total", { reason });
     this.#options.log.warn({ leafId: entry.leafId, seq: entry.seq, reason }, "telemetry dropped");
-  }
-
-  #untake(live: Live): void {
-    const at = this.#taken.indexOf(live);
-    if (at >= 0) this.#taken.splice(at, 1);
   }
 
   #hasRoom(): boolean {

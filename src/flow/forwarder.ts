@@ -6,6 +6,7 @@
 import { TELEMETRY_OUTPUT } from "../core/endpoints.ts";
 import type { LeafId, Telemetry } from "../core/message.ts";
 import { afterFailure } from "../core/outbox.ts";
+import { takeOut } from "../core/take-out.ts";
 import { DurableQueue, type QueueSettings } from "./durable-queue.ts";
 import type { Clock, Log, Metrics, Outcome, Store, Upstream } from "./ports.ts";
 import { Retention } from "./retention.ts";
@@ -226,7 +227,7 @@ export class Forwarder {
     metrics.count("upstream_sends_total", { outcome: outcome.kind });
     if (outcome.kind === "accepted") this.#accepted(live);
     else await this.#failed(live, outcome, isProven);
-    this.#window.splice(this.#window.indexOf(live), 1);
+    takeOut(this.#window, live);
     if (this.#window.length > 0) {
       this.#pump();
       return;

@@ -2,6 +2,7 @@
  * Twin GETs that wait for the first synchronisation, outside the lanes, so that nothing waits behind them. Invariant: each one is
  * answered once, unless its connection ends first.
  */
+import { takeOut } from "../core/take-out.ts";
 import type { Downlink } from "./downlink.ts";
 import type { HeldGet, Leaf, Leaves } from "./leaves.ts";
 import type { Clock, Log } from "./ports.ts";
@@ -59,9 +60,7 @@ export class HeldGets {
   }
 
   #giveUp(leaf: Leaf, held: HeldGet): void {
-    const at = leaf.heldGets.indexOf(held);
-    if (at < 0) return;
-    leaf.heldGets.splice(at, 1);
+    if (!takeOut(leaf.heldGets, held)) return;
     held.end.abort();
     this.#options.downlink.refuse(leaf, held.rid, 503, "the gateway has not been in touch with the hub yet");
   }

@@ -17,11 +17,6 @@ export class EmptyStore {
     return this;
   }
 
-  get(_packet: object, done: Done): this {
-    done(new Error("missing packet"));
-    return this;
-  }
-
   createStream(): Readable {
     return Readable.from([]);
   }

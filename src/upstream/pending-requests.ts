@@ -2,6 +2,7 @@
  * What was asked of a connection and is not answered yet. Invariant: each request settles exactly once: by its answer, by its own
  * time limit, or when it is refused because nobody can answer any more.
  */
+import { takeOut } from "../core/take-out.ts";
 import type { Clock, Outcome } from "../flow/ports.ts";
 import { transient } from "./fault.ts";
 
@@ -11,7 +12,7 @@ export type RequestKind = "message" | "twin";
 interface Request {
   readonly kind: RequestKind;
   readonly askedMs: number;
-  /** {@link PendingRequests.twinMs} when it was asked. */
+  /** How long twin requests had taken in all when it was asked. */
   readonly twinMs: number;
   readonly refuse: (reason: string) => void;
 }
@@ -25,14 +26,13 @@ export class PendingRequests {
   readonly #clock: Clock;
   /** In the order of asking. Few, and no Set: see `PacketGuard.publish`. */
   readonly #requests: Request[] = [];
-  #readSinceMs: number | undefined;
-  #readTotalMs = 0;
-  #twins = 0;
-  #twinsSinceMs = 0;
-  #twinsTotalMs = 0;
+  readonly #reads: Stopwatch;
+  readonly #twins: Stopwatch;
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.#reads = new Stopwatch(clock);
+    this.#twins = new Stopwatch(clock);
   }
 
   /** Runs `start`, which hands in the answer once there is one; later answers are ignored. */
@@ -45,21 +45,19 @@ export class PendingRequests {
       // Only a time limit needs one; messages have none, and they are many.
       const waiting = limit === undefined ? undefined : new AbortController();
       const settle = (answer: T | Refusal): void => {
-        const at = this.#requests.indexOf(request);
-        if (at < 0) return;
-        this.#requests.splice(at, 1);
-        if (kind === "twin") this.#twinSettled();
+        if (!takeOut(this.#requests, request)) return;
+        if (kind === "twin") this.#twins.stop();
         waiting?.abort();
         resolve(answer);
       };
       const request: Request = {
         kind,
         askedMs: this.#clock.steady(),
-        twinMs: this.#twinMs(),
+        twinMs: this.#twins.ms(),
         refuse: (reason) => settle(transient(reason)),
       };
       this.#requests.push(request);
-      if (kind === "twin") this.#twinAsked();
+      if (kind === "twin") this.#twins.start();
       if (limit !== undefined && waiting !== undefined) this.#limit(request, limit, waiting.signal);
       try {
         start(settle);
@@ -76,18 +74,16 @@ export class PendingRequests {
   }
 
   readStarted(): void {
-    this.#readSinceMs = this.#clock.steady();
+    this.#reads.start();
   }
 
   readEnded(): void {
-    this.#readTotalMs = this.readMs();
-    this.#readSinceMs = undefined;
+    this.#reads.stop();
   }
 
   /** How long twin reads have taken in all. */
   readMs(): number {
-    const runningMs = this.#readSinceMs === undefined ? 0 : this.#clock.steady() - this.#readSinceMs;
-    return this.#readTotalMs + runningMs;
+    return this.#reads.ms();
   }
 
   /**
@@ -96,24 +92,9 @@ export class PendingRequests {
    */
   oldestMessageMs(): number {
     for (const { kind, askedMs, twinMs } of this.#requests) {
-      if (kind === "message") return this.#clock.steady() - askedMs - (this.#twinMs() - twinMs);
+      if (kind === "message") return this.#clock.steady() - askedMs - (this.#twins.ms() - twinMs);
     }
     return 0;
-  }
-
-  #twinAsked(): void {
-    if (this.#twins === 0) this.#twinsSinceMs = this.#clock.steady();
-    this.#twins += 1;
-  }
-
-  #twinSettled(): void {
-    this.#twinsTotalMs = this.#twinMs();
-    this.#twinsSinceMs = this.#clock.steady();
-    this.#twins -= 1;
-  }
-
-  #twinMs(): number {
-    return this.#twinsTotalMs + (this.#twins === 0 ? 0 : this.#clock.steady() - this.#twinsSinceMs);
   }
 
   #limit(request: Request, { ms, passed }: TimeLimit, signal: AbortSignal): void {
@@ -124,5 +105,32 @@ export class PendingRequests {
       },
       () => undefined,
     );
+  }
+}
+
+/** The time in which at least one of the things that it was started for went on. */
+class Stopwatch {
+  readonly #clock: Clock;
+  #running = 0;
+  #sinceMs = 0;
+  #totalMs = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  start(): void {
+    if (this.#running === 0) this.#sinceMs = this.#clock.steady();
+    this.#running += 1;
+  }
+
+  stop(): void {
+    this.#totalMs = this.ms();
+    this.#sinceMs = this.#clock.steady();
+    this.#running -= 1;
+  }
+
+  ms(): number {
+    return this.#totalMs + (this.#running === 0 ? 0 : this.#clock.steady() - this.#sinceMs);
   }
 }
