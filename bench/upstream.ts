@@ -1,17 +1,17 @@
-/**
- * The hub without the gateway: what the floor and the bare sender send through.
- */
-import { createHmac } from "node:crypto";
+/** The hub without the gateway: what the floor and the bare sender send through. */
 import { readFileSync } from "node:fs";
+import azureIotCommon from "azure-iot-common";
 import azureIotDevice from "azure-iot-device";
 import azureIotDeviceMqtt from "azure-iot-device-mqtt";
 import mqtt from "mqtt";
 
+const { ConnectionString, SharedAccessSignature } = azureIotCommon;
 const { Message, ModuleClient } = azureIotDevice;
 const { Mqtt } = azureIotDeviceMqtt;
 
 /** The gateway's own: more buys nothing from edgeHub. */
 export const WINDOW = 16;
+const TOKEN_VALID_SECS = 3_600;
 
 /** Calls `done` when the hub has acknowledged. */
 export type Send = (payload: Buffer, done: (error?: Error | null) => void) => void;
@@ -24,7 +24,14 @@ export interface HubAddress {
 
 /** A bare mqtt.js, told everything that the SDK works out for itself. */
 export async function bareUpstream({ connectionString, caFile, port }: HubAddress): Promise<Send> {
-  const { host, device, module, key } = parse(connectionString);
+  const {
+    HostName: host,
+    DeviceId: device,
+    ModuleId: module,
+    SharedAccessKey: key = "",
+  } = ConnectionString.parse(connectionString);
+  const resource = encodeURIComponent(`${host}/devices/${device}/modules/${module}`);
+  const expires = Math.floor(Date.now() / 1000) + TOKEN_VALID_SECS;
   const upstream = await mqtt.connectAsync({
     protocol: "mqtts",
     host: "localhost",
@@ -33,7 +40,7 @@ export async function bareUpstream({ connectionString, caFile, port }: HubAddres
     protocolVersion: 4,
     clientId: `${device}/${module}`,
     username: `${host}/${device}/${module}/?api-version=2021-04-12`,
-    password: token(`${host}/devices/${device}/modules/${module}`, key),
+    password: SharedAccessSignature.create(resource, "", key, expires).toString(),
     clean: false,
   });
   const topic = `devices/${device}/modules/${module}/messages/events/%24.ct=application%2Fjson&%24.ce=utf-8`;
@@ -58,22 +65,4 @@ export async function sdkUpstream(
     for (const [key, value] of Object.entries(properties)) message.properties.add(key, value);
     client.sendOutputEvent("telemetry", message, (error) => done(error));
   };
-}
-
-function parse(connectionString: string): Record<"host" | "device" | "module" | "key", string> {
-  const parts = connectionString.split(";").map((part) => [before(part), part.slice(before(part).length + 1)] as const);
-  const fields = new Map(parts);
-  const of = (name: string): string => fields.get(name) ?? "";
-  return { host: of("HostName"), device: of("DeviceId"), module: of("ModuleId"), key: of("SharedAccessKey") };
-}
-
-function token(resource: string, key: string): string {
-  const expires = Math.floor(Date.now() / 1000) + 3_600;
-  const audience = encodeURIComponent(resource);
-  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${audience}\n${expires}`).digest("base64");
-  return `SharedAccessSignature sr=${audience}&sig=${encodeURIComponent(signature)}&se=${expires}`;
-}
-
-function before(part: string): string {
-  return part.slice(0, part.indexOf("="));
 }
