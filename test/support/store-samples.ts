@@ -2,7 +2,7 @@
 import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { LeafRecord } from "../../src/core/leaf.ts";
+import { type LeafRecord, newRecord } from "../../src/core/leaf.ts";
 import {
   type ComponentName,
   type LeafId,
@@ -43,25 +43,15 @@ export function cloudToDevice(leaf: string, seq: number): CloudToDeviceEntry {
 }
 
 export function leafRecord(id: string, change: Partial<LeafRecord> = {}): LeafRecord {
+  const first = { leafId: leafId(id), component: id as ComponentName, modelId: undefined, dialect: "iothub" };
   return {
-    leafId: leafId(id),
-    component: id as ComponentName,
-    components: {},
-    modelId: undefined,
-    dialect: "iothub",
-    firstSeenMs: 1,
+    ...newRecord({ ...first, nowMs: 1 }),
     lastSeenMs: 2,
     subscriptions: [{ filter: "$iothub/twin/res/#", qos: 0 }],
     desired: { a: 1 },
     desiredVersion: 3,
     reported: { b: { c: [1, "two", null] } },
     reportedVersion: 4,
-    accepted: {},
-    confirmedVersion: 0,
-    tracks: {},
-    quarantined: {},
-    missed: undefined,
-    removed: false,
     ...change,
   };
 }
