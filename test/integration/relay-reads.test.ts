@@ -1,5 +1,6 @@
 /** When the module twin is read, and what a read may and may not do [design section 6]. */
 import { describe, expect, test } from "vitest";
+import type { ModelLeaf } from "../support/model-leaves.ts";
 import { connectedWorld, type RelayWorld } from "../support/relay-world.ts";
 
 /** Something asks for a read. */
@@ -236,14 +237,22 @@ describe("while the WAN is taken for away, rightly or not", () => {
     expect(world.hub.reads - reads).toBeLessThan(5);
   });
 
-  test("what comes first after an outage may be edgeHub's comparison, which hides values that were written anew", async () => {
-    await using world = await connectedWorld();
+  /** Target 1 is written anew beside another property, and edgeHub's comparison tells of the other alone. */
+  const [rewritten, comparison] = [{ leaf1: { target: 1, other: 2 } }, { leaf1: { other: 2 } }];
+
+  async function leafAtTarget1(world: RelayWorld): Promise<ModelLeaf> {
     const leaf = world.leaves.leaf("leaf1");
     await leaf.connect({ subscribe: true });
     world.hub.desire({ leaf1: { target: 1 } });
     await world.pass(1_000);
+    return leaf;
+  }
+
+  test("what comes first after an outage may be edgeHub's comparison, which hides values that were written anew", async () => {
+    await using world = await connectedWorld();
+    const leaf = await leafAtTarget1(world);
     world.wan.tell("away");
-    world.hub.desire({ leaf1: { target: 1, other: 2 } }, { leaf1: { other: 2 } });
+    world.hub.desire(rewritten, comparison);
     await world.pass(1_000);
     world.wan.tell("online");
     await world.pass(1_000);
@@ -252,13 +261,10 @@ describe("while the WAN is taken for away, rightly or not", () => {
 
   test("it is not held back while reads fail, and what it hid comes with the first that does not", async () => {
     await using world = await connectedWorld();
-    const leaf = world.leaves.leaf("leaf1");
-    await leaf.connect({ subscribe: true });
-    world.hub.desire({ leaf1: { target: 1 } });
-    await world.pass(1_000);
+    const leaf = await leafAtTarget1(world);
     world.wan.tell("away");
     world.hub.readsFail = true;
-    world.hub.desire({ leaf1: { target: 1, other: 2 } }, { leaf1: { other: 2 } });
+    world.hub.desire(rewritten, comparison);
     await world.pass(1_000);
     expect(leaf.desired).toEqual({ target: 1, other: 2 });
     expect(leaf.toldAt.get("target")).toBe(world.hub.version - 1);
