@@ -2,7 +2,7 @@
  * The composition root: makes the adapters from the configuration, wires the relay, starts inner to outer (store, upstream, broker)
  * and stops in reverse. No logic.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { uptime } from "node:os";
 import { join } from "node:path";
 import type { Config } from "./config.ts";
@@ -21,6 +21,7 @@ import { diskWrittenBytes } from "./ops/disk-writes.ts";
 import { type HealthServer, startHealthServer } from "./ops/health.ts";
 import { createLog, isLogLevel, limitRepeats } from "./ops/log.ts";
 import { createMetrics } from "./ops/metrics.ts";
+import { sha256Hex } from "./sha256-hex.ts";
 import { openLevelStore } from "./store/level-store.ts";
 import { dialects } from "./translate/dialects.ts";
 import { edgeCredentials, type ModuleCredentials } from "./upstream/credentials.ts";
@@ -223,10 +224,6 @@ function relaySettings(config: Config) {
     memoryEntries: MEMORY_ENTRIES,
     memoryBytes: MEMORY_BYTES,
   };
-}
-
-function sha256Hex(text: string): string {
-  return createHash("sha256").update(text, "utf8").digest("hex");
 }
 
 function wanSources(config: Config, { identity, nested }: ModuleCredentials) {

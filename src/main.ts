@@ -3,7 +3,6 @@
  * The process: environment, config file, signals, exit codes. Alone reads `process.*`.
  * `iotedge-pnp-gateway` runs the gateway; `leaf`, `model`, `config` and `manifest` answer operators without starting it.
  */
-import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { isIPv6 } from "node:net";
 import { join } from "node:path";
@@ -21,6 +20,7 @@ import { renderManifest } from "./manifest-render.ts";
 import { readModels } from "./model-files.ts";
 import { composeFromList } from "./model-list.ts";
 import { keepHeapSmall } from "./ops/heap.ts";
+import { sha256Hex } from "./sha256-hex.ts";
 
 /** Set first: as process 1 of a container Node ignores SIGTERM until somebody listens. */
 let gateway: Gateway | undefined;
@@ -230,10 +230,6 @@ function checkManifestFile(path: string, moduleName: string | undefined): void {
   const errors = findings.filter(({ level }) => level === "error").length;
   print(`${path}: ${errors} errors, ${findings.length - errors} warnings`);
   process.exit(errors === 0 ? 0 : 1);
-}
-
-function sha256Hex(text: string): string {
-  return createHash("sha256").update(text, "utf8").digest("hex");
 }
 
 function bootId(): string | undefined {

@@ -1,18 +1,18 @@
 /** G5: names: a leaf has the same component for ever, whatever is lost, and no two leaves ever share one. */
-import { createHash } from "node:crypto";
 import { rmSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { componentName } from "../../src/core/component-name.ts";
 import { isJsonObject } from "../../src/core/merge-patch.ts";
 import type { Json } from "../../src/core/message.ts";
 import { parseLeafId } from "../../src/core/message.ts";
+import { sha256Hex } from "../../src/sha256-hex.ts";
 import { events, type RawLeaf, userName } from "../support/leaf-client.ts";
 import { COMMANDS, report, TWIN_GET, twinReply, World } from "./raw-world.ts";
 
 function nameOf(text: string): string {
   const id = parseLeafId(text);
   if (id === undefined) throw new Error(`${text} is no leaf id`);
-  return componentName(id, (name) => createHash("sha256").update(name).digest("hex"));
+  return componentName(id, sha256Hex);
 }
 
 async function readTwin(leaf: RawLeaf): Promise<Json | undefined> {

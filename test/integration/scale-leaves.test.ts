@@ -1,9 +1,9 @@
 /** A hundred leaves at once, in calm and while the upstream comes and goes: everything reaches the right one, nothing is lost. */
-import { createHash } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { componentName } from "../../src/core/component-name.ts";
 import { isJsonObject } from "../../src/core/merge-patch.ts";
 import type { JsonObject, LeafId } from "../../src/core/message.ts";
+import { sha256Hex } from "../../src/sha256-hex.ts";
 import { BusyLeaf } from "./busy-leaf.ts";
 import { World } from "./raw-world.ts";
 
@@ -200,7 +200,7 @@ function desiredForAll(level: number): JsonObject {
 
 /** Ids of tests are legal ones. */
 function nameOf(id: string): string {
-  return componentName(id as LeafId, (text) => createHash("sha256").update(text, "utf8").digest("hex"));
+  return componentName(id as LeafId, sha256Hex);
 }
 
 async function repeat(times: number, step: (at: number) => Promise<unknown>): Promise<void> {

@@ -2,11 +2,11 @@
  * A whole gateway around models: the real relay, a store, a model hub, model leaves, a clock moved by hand.
  * The process can be killed at any moment and started again on what its store had committed.
  */
-import { createHash } from "node:crypto";
 import type { Models } from "../../src/core/dtdl.ts";
 import type { JsonObject } from "../../src/core/message.ts";
 import type { Clock, Log, Metrics } from "../../src/flow/ports.ts";
 import { Relay, type RelaySettings } from "../../src/flow/relay.ts";
+import { sha256Hex } from "../../src/sha256-hex.ts";
 import { FaultyStore, type Misfortune } from "./faulty-store.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { emptyDisk, MemoryStore } from "./memory-store.ts";
@@ -37,10 +37,6 @@ export const RELAY_SETTINGS: RelaySettings = {
 
 const SILENT: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const NO_METRICS: Metrics = { count: () => undefined, gauge: () => undefined, observe: () => undefined };
-
-function sha256Hex(text: string): string {
-  return createHash("sha256").update(text, "utf8").digest("hex");
-}
 
 export interface WorldOptions {
   readonly settings?: Partial<RelaySettings>;

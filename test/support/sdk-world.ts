@@ -1,5 +1,4 @@
 /** A development hub, a gateway in a process of its own that can be killed, and what leaves on the SDKs' wires need to reach it. */
-import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +7,7 @@ import { componentName } from "../../src/core/component-name.ts";
 import { type Json, type JsonObject, parseLeafId } from "../../src/core/message.ts";
 import type { D2cMessage } from "../../src/devhub/cloud-types.ts";
 import { type DevHub, startDevHub } from "../../src/devhub/devhub.ts";
+import { sha256Hex } from "../../src/sha256-hex.ts";
 import { freePort, type GatewayProcess, gatewayEnvironment, spawnGateway } from "./gateway-process.ts";
 import type { SdkLeafOptions } from "./sdk-leaf.ts";
 import { SDK_WIRES, type SdkWire } from "./sdk-wire.ts";
@@ -98,5 +98,5 @@ export class SdkWorld implements AsyncDisposable {
 export function componentOf({ leafId }: SdkWire): string {
   const id = parseLeafId(leafId);
   if (id === undefined) throw new Error(`${leafId} is no leaf id`);
-  return componentName(id, (text) => createHash("sha256").update(text, "utf8").digest("hex"));
+  return componentName(id, sha256Hex);
 }

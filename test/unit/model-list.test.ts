@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import { parseModels } from "../../src/core/dtdl.ts";
 import { composeFromList } from "../../src/model-list.ts";
+import { sha256Hex } from "../../src/sha256-hex.ts";
 
 const CONTROLLER = "dtmi:com:example:Controller;1";
 const { models } = parseModels([
@@ -12,7 +12,7 @@ const { models } = parseModels([
   },
 ]);
 const rules = {
-  sha256Hex: (text: string) => createHash("sha256").update(text, "utf8").digest("hex"),
+  sha256Hex,
   aliases: { "leaf-2": "pump" },
   maxComponentsPerLeaf: 20,
 };

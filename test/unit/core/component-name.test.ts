@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -11,9 +10,8 @@ import {
   subComponentName,
 } from "../../../src/core/component-name.ts";
 import type { ComponentName } from "../../../src/core/message.ts";
+import { sha256Hex } from "../../../src/sha256-hex.ts";
 import { leafIdOf, leafIds } from "../../support/arbitraries.ts";
-
-const sha256Hex = (text: string): string => createHash("sha256").update(text, "utf8").digest("hex");
 
 interface Golden {
   readonly leaves: readonly { readonly leafId: string; readonly component: string }[];

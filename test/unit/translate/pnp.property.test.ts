@@ -1,10 +1,10 @@
-import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isLegalComponentName } from "../../../src/core/component-name.ts";
 import type { LeafNaming } from "../../../src/core/leaf.ts";
 import { applyPatch, deepEqual, isJsonObject } from "../../../src/core/merge-patch.ts";
 import type { ComponentName, Json, JsonObject } from "../../../src/core/message.ts";
+import { sha256Hex } from "../../../src/sha256-hex.ts";
 import {
   leafComponentOf,
   leafDesired,
@@ -16,7 +16,6 @@ import {
   unknownComponents,
 } from "../../../src/translate/pnp.ts";
 
-const sha256Hex = (text: string) => createHash("sha256").update(text).digest("hex");
 const bare: LeafNaming = { component: "leaf1" as ComponentName, components: {} };
 const NAMES = ["x", "zone 1", "__proto__", "constructor", "__t"];
 

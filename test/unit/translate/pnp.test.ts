@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import type { LeafNaming } from "../../../src/core/leaf.ts";
 import type { ComponentName } from "../../../src/core/message.ts";
+import { sha256Hex } from "../../../src/sha256-hex.ts";
 import {
   componentsIn,
   formatCommandName,
@@ -16,7 +16,6 @@ import {
   unknownComponents,
 } from "../../../src/translate/pnp.ts";
 
-const sha256Hex = (text: string) => createHash("sha256").update(text).digest("hex");
 const bare: LeafNaming = { component: "leaf1" as ComponentName, components: {} };
 
 function naming(...names: string[]): LeafNaming {
